@@ -1,0 +1,82 @@
+"""trueloop: a PyTorch training loop that is correct, fast, and tells you what is wrong with your training.
+
+The front door. Nothing is computed here, and nothing heavy is imported before it is asked for (PEP 562), so that
+``import trueloop`` and ``trueloop --help`` do not wait for torch.
+
+Example:
+    >>> import trueloop as tl
+    >>> tl.schedules.constant()(0)
+    1.0
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trueloop import data, errors, events, objective, observers, optim, precision, schedules
+    from trueloop.data.split import Normalizer, split
+    from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, StepEnded, Stop
+    from trueloop.loop import watch
+    from trueloop.plan import Plan
+    from trueloop.recipe import Recipe
+    from trueloop.result import Result
+    from trueloop.trainer import Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EpochEnded",
+    "EvalEnded",
+    "Event",
+    "Normalizer",
+    "Plan",
+    "Recipe",
+    "Result",
+    "RunEnded",
+    "RunStarted",
+    "Saved",
+    "StepEnded",
+    "Stop",
+    "Trainer",
+    "data",
+    "errors",
+    "events",
+    "objective",
+    "observers",
+    "optim",
+    "precision",
+    "schedules",
+    "seed_all",
+    "split",
+    "watch",
+]
+
+_ROOMS = {"data", "errors", "events", "objective", "observers", "optim", "precision", "schedules"}
+_HOMES = {
+    **dict.fromkeys(("EpochEnded", "EvalEnded", "Event", "RunEnded", "RunStarted", "Saved", "StepEnded"), "events"),
+    "Stop": "events",
+    "Result": "result",
+    "Trainer": "trainer",
+    "Recipe": "recipe",
+    "Plan": "plan",
+    "seed_all": "seeds",
+    "watch": "loop",
+    **dict.fromkeys(("Normalizer", "split"), "data.split"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"trueloop.{name}")
+    if name in _HOMES:
+        found: object = getattr(import_module(f"trueloop.{_HOMES[name]}"), name)
+        globals()[name] = found  # so that `case tl.StepEnded()` in somebody's loop comes here only once
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,62 @@
+"""From a classifier's outputs to its classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trueloop.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.trainer import Trainer
+
+
+def count(trainer: Trainer, data: Any, batch_size: int | None) -> list[list[int]]:
+    """counts[true class][predicted class], in samples, over all of ``data``.
+
+    Raises:
+        ArgumentError: outputs or targets are not those of a classifier.
+    """
+    import torch
+
+    from trueloop.objective import split_batch
+
+    predicted = predict_classes(trainer.predict(data, batch_size=batch_size))
+    batches = trainer.evaluating(data, batch_size=batch_size)
+    true = torch.cat([torch.as_tensor(split_batch(batch)[2]).cpu() for batch in batches])
+    if true.is_floating_point() and true.ndim == 2 and true.shape[1] == 1:
+        true = true[:, 0]  # BCE's targets
+    if true.shape != predicted.shape:
+        raise ArgumentError(
+            f"expected one class a sample as target, got targets {tuple(true.shape)} for {len(predicted)} samples"
+        )
+    true = true.long()
+    known = true >= 0  # -100 is torch's ignore_index
+    classes = int(max(true.max(), predicted.max())) + 1
+    flat = torch.bincount(true[known] * classes + predicted[known], minlength=classes * classes)
+    counts: list[list[int]] = flat.reshape(classes, classes).tolist()
+    return counts
+
+
+def predict_classes(outputs: Any) -> Tensor:
+    """The most likely class of each sample: the largest of (samples, classes); of one logit a sample, its sign.
+
+    Raises:
+        ArgumentError: the outputs are of another shape.
+
+    Example:
+        >>> import torch
+        >>> predict_classes(torch.tensor([[0.1, 2.0], [3.0, 0.5]]))
+        tensor([1, 0])
+        >>> predict_classes(torch.tensor([[0.5], [-2.0]]))
+        tensor([1, 0])
+    """
+    import torch
+
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim not in (1, 2):
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ArgumentError(f"expected outputs (samples, classes) of a classifier, got {shape}")
+    if outputs.ndim == 2 and outputs.shape[1] > 1:
+        return outputs.argmax(1)
+    return (outputs.reshape(len(outputs)) > 0).long()

@@ -1,0 +1,97 @@
+"""``trueloop VERB …``: finds the verb and shows errors; torch is imported only by a verb that trains or evaluates."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from trueloop import __version__
+from trueloop.errors import TrueloopError, UnknownNameError
+
+VERBS = {
+    "train": "train a recipe; its parameters are flags",
+    "recipes": "list the recipes that come with trueloop",
+    "evaluate": "the loss and metrics of a run's weights",
+    "predict": "the outputs of a run's weights, written to a file",
+}
+"""Each is a file in this folder with a function ``run(arguments) -> exit code``."""
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: without the program's name; None takes the command line's.
+
+    Returns:
+        The exit code: 0, 2 for what is wrong with the request, the data or the training, 130 for Ctrl-C.
+
+    Example:
+        >>> main(["--version"])
+        trueloop 0.1.0
+        0
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except SystemExit as exited:  # tyro's, after --help or a wrong flag
+        return exited.code if isinstance(exited.code, int) else 0 if exited.code is None else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except TrueloopError as error:
+        if os.environ.get("TRUELOOP_TRACEBACK") == "1":
+            raise
+        _show(error)
+        return 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if verb in ("-V", "--version"):
+        print(f"trueloop {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UnknownNameError("verb", verb, VERBS)
+    code: int = import_module(f"trueloop.cli.{verb}").run(rest)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: trueloop VERB …",
+            "",
+            "A PyTorch training loop that is correct, fast, and tells you what is wrong with your training.",
+            "",
+            *(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()),
+            "",
+            "  trueloop train digits                train a small network on handwritten digits",
+            "  trueloop train digits --help         the flags of a recipe",
+            "  trueloop train mine.py:mine --lr 0.1  a recipe of your own",
+            "",
+            "TRUELOOP_TRACEBACK=1 shows where an error comes from.",
+        ]
+    )
+
+
+def _show(error: TrueloopError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text.assemble(("error: ", "bold red"), (str(error), "red"))
+    for more in getattr(error, "__notes__", ()):
+        text.append(f"\n{more}", "red")
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

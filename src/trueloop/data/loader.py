@@ -1,0 +1,129 @@
+"""Datasets, sample by sample: the same bits whichever process makes a sample, and however many there are.
+
+torch's ``DataLoader`` carries the batches; what it is asked for is not an index but a whole batch, so that the worker
+knows epoch, batch and samples, and can set the random numbers for each sample from (seed, epoch, sample index).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
+
+from torch.utils.data import Dataset, default_collate
+
+from trueloop.data.cursor import derive, order
+from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
+from trueloop.data.randomness import set_rngs
+from trueloop.errors import DataError
+
+
+class WorkerFeed:
+    """Batches from a dataset with ``__getitem__`` and ``__len__``, made in this process or in worker processes.
+
+    Before ``dataset[i]`` the RNGs (python's ``random``, numpy's global one, torch's CPU one) are set from
+    (seed, epoch, i), before the batch is collated (``torch.utils.data.default_collate``) from (seed, epoch, batch);
+    torch uses one thread. So the bits depend neither on the number of workers nor on the batch size, and an epoch can
+    begin at any batch. This process's own RNGs are left as they were. A generator object that the dataset keeps for
+    itself is beyond our reach.
+
+    Workers are started for each epoch: what was changed in the dataset in between (its difficulty, say) reaches them.
+
+    Args:
+        dataset: called per sample, also if it could make several at once.
+        batch_size: samples a batch, at least 1.
+        seed: of order and random numbers.
+        shuffle: a new order each epoch, a function of (seed, epoch).
+        workers: processes; 0 makes the samples here.
+        worker_timeout: seconds to wait for one batch before its worker counts as hanging, and is killed.
+        drop_last: leave out a last batch that is short.
+
+    Errors:
+        DataError: the dataset is empty; or it cannot be sent to a worker (where workers are not forked).
+        WorkerError: the dataset raised; a worker exited, was killed, or hangs.
+
+    Example:
+        >>> feed = WorkerFeed([10, 20, 30], batch_size=2, seed=0, shuffle=False)
+        >>> list(feed.epoch(0)), list(feed.epoch(0, start=1))
+        ([tensor([10, 20]), tensor([30])], [tensor([30])])
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        workers: int = 0,
+        worker_timeout: float = 300.0,
+        drop_last: bool = False,
+    ) -> None:
+        self.samples = len(dataset)
+        if self.samples == 0:
+            raise DataError(f"the dataset is empty: len() of this {type(dataset).__name__} is 0; at least 1 is needed")
+        self.batch_size = batch_size
+        self.batches = self.samples // batch_size if drop_last else -(-self.samples // batch_size)
+        self.shuffled = shuffle
+        self.reason = f"sample by sample, {by_whom(workers)}; random numbers from (seed, epoch, sample)"
+        self._dataset, self._seed = dataset, seed
+        self._workers, self._worker_timeout = workers, worker_timeout
+        self._running: Generator[Any, None, None] | None = None
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
+        """The batches of epoch ``number`` from batch ``start`` on; the samples before it are not made."""
+        self.close()
+        self._running = self._batches(number, start)
+        return self._running
+
+    def close(self) -> None:
+        """End the epoch that runs, and its workers."""
+        if self._running is not None:
+            self._running.close()
+
+    def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
+        rows = order(self.samples, self._seed, epoch, self.shuffled)
+
+        def samples(batch: int) -> list[int]:
+            return rows[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+        requests = (Request(epoch, batch, samples(batch)) for batch in range(start, self.batches))
+        workers = min(self._workers, self.batches - start)
+        notes = Notes(workers)
+        maker = _Maker(self._dataset, self._seed, notes)
+        if workers <= 0:
+            return made_here(map(maker.__getitem__, requests))
+        return made_by_workers(maker, requests, workers, self._worker_timeout, noted(notes, epoch, samples))
+
+
+class Request(NamedTuple):
+    """One batch to make."""
+
+    epoch: int
+    batch: int
+    samples: list[int]
+
+
+class _Maker(Dataset[Any]):
+    """A dataset whose index is a request and whose item is a whole batch, or a Failure."""
+
+    def __init__(self, dataset: Any, seed: int, notes: Notes) -> None:
+        self._dataset, self._seed, self._notes = dataset, seed, notes
+
+    def __getitem__(self, request: Request) -> Any:
+        epoch, batch, indices = request
+        at_hand: list[int] = indices
+        try:
+            samples = []
+            for index in indices:
+                at_hand = [index]
+                self._notes.sample(batch, index)
+                set_rngs(derive(self._seed, epoch, index))
+                samples.append(self._dataset[index])
+            at_hand = indices
+            self._notes.whole(batch)
+            set_rngs(derive(self._seed, epoch, batch, COLLATING))
+            return default_collate(samples)
+        except Exception as error:
+            return Failure.of(error, at(epoch, batch, at_hand))
+        finally:
+            self._notes.idle()

@@ -1,0 +1,269 @@
+"""A DataLoader's worker that raises, exits, is killed or hangs: one ``WorkerError``, and nothing is left behind.
+
+torch tells of a dead worker by three exceptions (``RuntimeError``, ``ConnectionResetError``, ``EOFError``), sometimes
+in the middle of the user's own step, from a signal handler; for a *stopped* worker it waits for ever, whatever its
+``timeout=``, inside the receipt of a tensor's file descriptor. So a thread of ours looks at the clock, and kills
+whoever holds us up.
+
+What is touched of torch's private parts is at the bottom of this file, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from trueloop.errors import WorkerError
+
+POLL_SECONDS = 0.5
+"""The ``timeout`` for a DataLoader of ours: how often a wait looks whether the workers are alive."""
+
+
+class Making(NamedTuple):
+    """What a worker is making: the samples' indices, and the same in words."""
+
+    samples: tuple[int, ...] = ()
+    words: str = ""
+
+
+def watched(
+    loader: DataLoader[Any], timeout: float, making: Callable[[int], Making] = lambda worker: Making()
+) -> Generator[Any, None, None]:
+    """The loader's batches, ``iter(loader)`` called once; workers are ended with it, unless they are persistent.
+
+    Args:
+        loader: the loader. Its own ``timeout``, if it is not ours (``POLL_SECONDS``), is respected.
+        timeout: seconds to wait for one batch before the worker that holds it up is killed.
+        making: what the worker of that number is making.
+
+    Errors:
+        WorkerError: a worker raised, exited, was killed, or hangs.
+
+    Example:
+        >>> list(watched(DataLoader([1, 2, 3], batch_size=2), timeout=60))
+        [tensor([1, 2]), tensor([3])]
+    """
+    with _no_signal_handler():
+        iterator = iter(loader)
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            _disarm(iterator)
+    if not isinstance(iterator, _MultiProcessingDataLoaderIter):
+        yield from iterator  # no workers: what it raises is the user's own, with the user's own traceback
+        return
+    alarm = _Alarm(iterator, timeout)
+    alarm.start()
+    healthy = True
+    try:
+        while True:
+            try:
+                with alarm.waiting():
+                    batch = _fetch(iterator)
+            except Exception as error:
+                failure = _failure(error, iterator, alarm, making)
+                healthy = False
+                if failure is None:
+                    raise
+                raise failure from error
+            if alarm.killed is not None:  # the batch came in the very moment in which its worker was given up
+                healthy = False
+                raise _hangs(alarm.killed, iterator, timeout, making)
+            if batch is _END:
+                return
+            yield batch
+    finally:
+        alarm.stop()
+        if not healthy:
+            _kill(iterator)
+            loader._iterator = None  # persistent workers: the next epoch must not meet the dead
+        elif not loader.persistent_workers:
+            _shut_down(iterator)
+
+
+class _Alarm(threading.Thread):
+    """Looks at the clock while we wait for a batch, and kills the worker that holds it up."""
+
+    def __init__(self, iterator: _MultiProcessingDataLoaderIter, timeout: float) -> None:
+        super().__init__(name="trueloop watchdog", daemon=True)
+        self.timeout = timeout
+        self.killed: int | None = None
+        self._iterator = iterator
+        self._since: float | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._since = None
+
+    def run(self) -> None:
+        while self.killed is None and not self._over.wait(min(1.0, self.timeout / 10)):
+            since = self._since
+            if since is None or time.monotonic() - since <= self.timeout:
+                continue
+            for worker in _suspects(self._iterator):
+                with self._lock:
+                    if self._since is None:  # it came after all, or the death of the one before it was noticed
+                        break
+                    self.killed = worker
+                    self._iterator._workers[worker].kill()  # SIGKILL ends a stopped process too; SIGTERM does not
+                # torch looks every 5 s whether workers live; still waiting after that: another one holds us up
+                if self._over.wait(6.0):
+                    break
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+def _failure(
+    error: Exception, iterator: _MultiProcessingDataLoaderIter, alarm: _Alarm, making: Callable[[int], Making]
+) -> WorkerError | None:
+    """What the exception really means; None for what no worker is to blame for (too many open files, say)."""
+    if alarm.killed is not None:
+        return _hangs(alarm.killed, iterator, alarm.timeout, making)
+    if raised := re.search(r"in DataLoader worker process (\d+)", str(error)):
+        number = int(raised.group(1))
+        return WorkerError(
+            f"loader worker {number} raised {type(error).__name__}: {error}", worker=number, cause="raised"
+        )
+    if "DataLoader timed out" in str(error):
+        return _hangs(_suspects(iterator)[0], iterator, iterator._timeout, making)
+    if isinstance(error, (RuntimeError, OSError, EOFError)) and (dead := _dead(iterator._workers)):
+        return _died(dead[0], iterator._workers[dead[0]], making(dead[0]))
+    return None
+
+
+def _died(number: int, worker: BaseProcess, making: Making) -> WorkerError:
+    code = worker.exitcode or 0
+    if code >= 0:
+        cause = "exited"
+        story = f"exited with code {code}{making.words}; the dataset, or a library under it, ended the process"
+    else:
+        cause = "killed"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        story = f"was killed by {name}{making.words}"
+        if -code == signal.SIGKILL:
+            story += "; out of memory? (the system kills whoever uses most): use fewer workers or smaller batches"
+        elif -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+            story += "; a library under the dataset crashed (SIGBUS: /dev/shm may be full): try workers=0 to see where"
+    return WorkerError(
+        f"loader worker {number} (pid {worker.pid}) {story}", worker=number, cause=cause, samples=making.samples
+    )
+
+
+def _hangs(
+    number: int, iterator: _MultiProcessingDataLoaderIter, timeout: float, making: Callable[[int], Making]
+) -> WorkerError:
+    samples, words = making(number)
+    return WorkerError(
+        f"loader worker {number} (pid {iterator._workers[number].pid}) hangs{words}: no batch came for {timeout:g} "
+        "seconds, so it was killed; if one batch may take that long, pass a larger worker_timeout",
+        worker=number,
+        cause="hangs",
+        samples=samples,
+    )
+
+
+def _dead(workers: Sequence[BaseProcess]) -> list[int]:
+    """The workers that ended, those with an exit code other than 0 first. Waits: a pipe breaks before the exit."""
+    wait([worker.sentinel for worker in workers], timeout=5.0)
+    ended = [number for number, worker in enumerate(workers) if worker.exitcode is not None]
+    return sorted(ended, key=lambda number: workers[number].exitcode == 0)
+
+
+# ---- torch's private parts -------------------------------------------------------------------------------------------
+
+_END = object()
+
+
+def _disarm(iterator: _MultiProcessingDataLoaderIter) -> None:
+    """Take the workers off torch's SIGCHLD handler: it raises wherever the main thread happens to be, in the user's
+    forward pass say. A death is noticed all the same, by the next fetch."""
+    if iterator._worker_pids_set:
+        torch._C._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+
+
+@contextmanager
+def _no_signal_handler() -> Iterator[None]:
+    """A SIGCHLD inside waits until the end: workers that die at birth must not raise before they are disarmed."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield  # Windows has no such signal, and Python's handlers run in the main thread only
+        return
+    signal_handling._set_SIGCHLD_handler()  # now, once and for all, and not in the midst of ours
+    missed: list[int] = []
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: missed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        if missed and callable(before):
+            before(signal.SIGCHLD, None)
+
+
+def _fetch(iterator: _MultiProcessingDataLoaderIter) -> Any:
+    """The next batch, or ``_END``. torch's timeout leaves its state as it was, so that the wait can go on."""
+    while True:
+        try:
+            return next(iterator, _END)
+        except RuntimeError as error:
+            if iterator._timeout != POLL_SECONDS or "DataLoader timed out" not in str(error):
+                raise
+
+
+def _suspects(iterator: _MultiProcessingDataLoaderIter) -> list[int]:
+    """Workers, the likeliest to hold us up first: the stopped, then those whose batch is due, the oldest first."""
+    due = [info[0] for info in list(iterator._task_info.values()) if len(info) == 1]
+    numbers = dict.fromkeys([*due, *range(len(iterator._workers))])
+    return sorted(numbers, key=lambda number: not _stopped(iterator._workers[number].pid))
+
+
+def _stopped(pid: int | None) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except OSError:  # not Linux, or gone
+        return False
+
+
+def _shut_down(iterator: _MultiProcessingDataLoaderIter) -> None:
+    """torch's good-bye, which lets each worker finish its sample; then death for those that do not go."""
+    if any(not worker.is_alive() for worker in iterator._workers):
+        _kill(iterator)
+        return
+    iterator._shutdown_workers()
+    if any(worker.is_alive() for worker in iterator._workers):
+        _kill(iterator)
+
+
+def _kill(iterator: _MultiProcessingDataLoaderIter) -> None:
+    """End all workers at once. Not torch's good-bye: that takes a lock which a killed worker may hold for ever."""
+    for worker in iterator._workers:
+        worker.kill()
+    for worker in iterator._workers:
+        worker.join()
+        for leftover in Path("/dev/shm").glob(f"torch_{worker.pid}_*"):  # killed between making and unlinking a file
+            leftover.unlink(missing_ok=True)
+    iterator._shutdown = True
+    if hasattr(iterator, "_pin_memory_thread_done_event"):
+        iterator._pin_memory_thread_done_event.set()
+    for requests in iterator._index_queues:
+        requests.cancel_join_thread()
+        requests.close()

@@ -1,0 +1,113 @@
+"""Every error that trueloop raises on purpose.
+
+TrueloopError                   what was expected, what came (the value), what to do
+├── ArgumentError               a setting that cannot be: out of range, of the wrong kind, at odds with another
+│   ├── UnknownNameError        a name that stands for nothing; the nearest one is offered
+│   └── RunFolderError          a folder that holds another run, or cannot be written
+├── DataError                   data that cannot be trained on: empty, of unequal lengths, labels out of range
+│   └── WorkerError             a loader's worker raised, exited, was killed, or hangs
+├── LossError                   a loss that cannot be minimised: not a scalar, no graph, shapes that would broadcast
+│   └── NonFiniteError          NaN or Inf, with the step and the first module whose output was not finite
+└── MissingExtraError           an optional package is not installed; carries the install line
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class TrueloopError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what was expected, what came, what to do.
+        step: the optimizer step (0-based) that it is about, if any.
+        file: the file that it is about, if any.
+
+    Example:
+        >>> error = TrueloopError("the disk is full", step=7)
+        >>> error.step, str(error)
+        (7, 'the disk is full (step 7)')
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, file: Path | str | None = None) -> None:
+        about = [f"step {step}"] * (step is not None) + [str(file)] * (file is not None)
+        super().__init__(message + (f" ({', '.join(about)})" if about else ""))
+        self.step = step
+        self.file = None if file is None else Path(file)
+
+
+class ArgumentError(TrueloopError, ValueError):
+    """A setting that cannot be."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name that stands for nothing, with the nearest one that stands for something.
+
+    Example:
+        >>> str(UnknownNameError("metric", "acuracy", ["accuracy", "loss"]))
+        "unknown metric 'acuracy'; did you mean 'accuracy'? Known: accuracy, loss"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")
+
+
+class RunFolderError(ArgumentError):
+    """A folder that holds another run, or cannot be written."""
+
+
+class DataError(TrueloopError, ValueError):
+    """Data that cannot be trained on."""
+
+
+class WorkerError(DataError):
+    """A loader's worker raised, exited, was killed, or hangs.
+
+    Args:
+        message: worker, cause and samples in words.
+        worker: the worker's number; -1 where the loader is not ours and it cannot be known.
+        cause: ``raised``, ``exited``, ``killed`` or ``hangs``.
+        samples: the indices of the samples that it was making.
+    """
+
+    def __init__(self, message: str, *, worker: int, cause: str, samples: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.worker = worker
+        self.cause = cause
+        self.samples = tuple(samples)
+
+
+class LossError(TrueloopError, ValueError):
+    """A loss that cannot be minimised."""
+
+
+class NonFiniteError(LossError):
+    """NaN or Inf in a loss; the weights are those before the step.
+
+    Args:
+        message: the whole story in words.
+        step: the optimizer step (0-based) whose loss it is.
+        module: the first module, in order of execution, whose output was not finite; None if every output was.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, module: str | None = None) -> None:
+        super().__init__(message, step=step)
+        self.module = module
+
+
+class MissingExtraError(TrueloopError, ImportError):
+    """An optional package is not installed.
+
+    Example:
+        >>> str(MissingExtraError("tensorboard", "tensorboard"))
+        "tensorboard is not installed; it comes with an extra: pip install 'trueloop[tensorboard]'"
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; it comes with an extra: pip install 'trueloop[{extra}]'")

@@ -1,0 +1,172 @@
+"""Evaluation: eval mode, no graph, exact means over samples; the modes of all modules come back as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from trueloop.data.device import batch_length
+from trueloop.errors import ArgumentError, DataError, LossError
+from trueloop.events import EvalEnded
+from trueloop.objective import Batch, Computed, Mean, Objective, run_model, split_batch
+
+MetricFunction = Callable[[Any, Any], Any]
+"""``(outputs, targets) -> number``: sees all samples of the evaluation at once, so that any metric is exact."""
+
+
+@contextlib.contextmanager
+def resting(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no graph inside; the mode of *every module* and the grad mode as they were, outside.
+
+    ``model.train()`` on the way back would wake modules that the user keeps in eval mode (a frozen BatchNorm).
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+        >>> with resting(model):
+        ...     print([module.training for module in model])
+        [False, False]
+        >>> [module.training for module in model]
+        [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def evaluate(
+    model: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    metrics: Mapping[str, Metric | MetricFunction],
+    *,
+    step: int = 0,
+    epoch: int = 0,
+) -> EvalEnded:
+    """The loss and all metrics over all samples of ``batches``, exactly, whatever their sizes.
+
+    Args:
+        model: evaluated as it is, in eval mode.
+        objective: gives loss and count of each batch; penalties are no part of it.
+        batches: on the model's device.
+        metrics: torchmetrics are reset, updated a batch at a time and computed; a plain function is called once, as
+            ``function(outputs, targets)``, on the outputs and targets of all samples, on the CPU.
+        step: for the record.
+        epoch: for the record.
+
+    Raises:
+        DataError: there is not one batch.
+        ArgumentError: a metric gives what is not a number.
+    """
+    started = time.monotonic()
+    mean = Mean(is_sum=objective.is_sum)
+    updated = {name: metric for name, metric in metrics.items() if isinstance(metric, Metric)}
+    functions = {name: metric for name, metric in metrics.items() if not isinstance(metric, Metric)}
+    kept: list[tuple[Any, Any]] = []
+    for metric in updated.values():
+        metric.reset()
+    with resting(model):
+        for batch in batches:
+            computed, output, target = _compute(model, objective, batch, want_output=bool(metrics))
+            mean.add(computed.loss, computed.count, batch_length(batch))
+            for metric in updated.values():
+                metric.update(output, target)
+            if functions:
+                kept.append((output.cpu(), target.cpu()))
+        if mean.samples == 0:
+            raise DataError("expected at least one sample to evaluate, got an empty loader")
+        values: dict[str, float] = {"loss": mean.value()}
+        for name, metric in updated.items():
+            values.update(_flatten(name, metric.compute()))
+        if functions:
+            outputs, targets = torch.cat([o for o, _ in kept]), torch.cat([t for _, t in kept])
+            for name, function in functions.items():
+                values.update(_flatten(name, function(outputs, targets)))
+    return EvalEnded(step, epoch, values, mean.samples, time.monotonic() - started)
+
+
+def predict(model: nn.Module, batches: Iterable[Batch], *, has_target: bool | None = None) -> Any:
+    """The model's outputs for all samples, in the order of the input, on the CPU.
+
+    Args:
+        model: run in eval mode and without a graph.
+        batches: on the model's device.
+        has_target: the last entry of each batch is a target, and not an input; None takes a lone tensor for an input.
+
+    Returns:
+        A tensor (samples, …), or a tuple or dict of them where the model returns one.
+    """
+    outputs: list[Any] = []
+    with resting(model):
+        for batch in batches:
+            if has_target is not False:
+                output, _ = run_model(model, batch)
+            elif isinstance(batch, (tuple, list)):
+                output = model(*batch)
+            elif isinstance(batch, Mapping):
+                output = model(**batch)
+            else:
+                output = model(batch)
+            outputs.append(output)
+    if not outputs:
+        raise DataError("expected at least one sample to predict, got an empty loader")
+    return _join(outputs)
+
+
+def _compute(model: nn.Module, objective: Objective, batch: Batch, *, want_output: bool) -> tuple[Computed, Any, Any]:
+    """A batch's loss, and the output and target that metrics look at, in one forward pass."""
+    if objective.criterion is not None or not want_output:
+        computed = objective.compute(model, batch)
+        return computed, computed.output, computed.target
+    outputs: list[Any] = []
+    hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        computed = objective.compute(model, batch)
+    finally:
+        hook.remove()
+    output, target = computed.output, computed.target
+    if output is None:
+        if len(outputs) != 1:
+            raise LossError(
+                f"metrics need the model's output, but the loss function called the model {len(outputs)} times; "
+                "return a dict with 'loss', 'output' and 'target'"
+            )
+        output = outputs[0]
+    if target is None:
+        target = split_batch(batch)[2]
+    return computed, output, target
+
+
+def _flatten(name: str, value: Any) -> dict[str, float]:
+    """A metric's value as numbers by name: ``f1``, or ``f1/0``, ``f1/1`` … for one a class, ``f1/key`` for a dict."""
+    if isinstance(value, Mapping):
+        return {k: v for key, part in value.items() for k, v in _flatten(f"{name}/{key}", part).items()}
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return {f"{name}/{index}": float(part) for index, part in enumerate(value.flatten())}
+    try:
+        return {name: float(value)}
+    except (TypeError, ValueError):
+        raise ArgumentError(f"metric {name!r} must give a number, a tensor or a dict of them, got {value!r}") from None
+
+
+def _join(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([part.cpu() for part in parts])
+    if isinstance(first, Mapping):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(_join(list(column)) for column in zip(*parts, strict=True)))
+    if isinstance(first, (tuple, list)):
+        return tuple(_join(list(column)) for column in zip(*parts, strict=True))
+    return parts

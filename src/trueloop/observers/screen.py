@@ -1,0 +1,122 @@
+"""Where a progress display goes: a terminal, a notebook, or a file of plain lines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+
+class Screen(ABC):
+    """Takes lines that stay, and, where it is live, a drawing below them that changes."""
+
+    live: bool
+    """Whether drawings are shown at all; who draws can spare the trouble otherwise."""
+
+    @abstractmethod
+    def line(self, text: str) -> None:
+        """Show a line that stays."""
+
+    @abstractmethod
+    def draw(self, drawing: RenderableType) -> None:
+        """Show a drawing in place of the one before."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take the drawing away; the lines stay."""
+
+
+def choose_screen(console: Console) -> Screen:
+    """The screen that fits the console: pipes, files and dumb terminals get lines only.
+
+    Example:
+        >>> choose_screen(Console(file=StringIO())).live
+        False
+    """
+    if console.is_jupyter:
+        from IPython.display import display
+
+        return Notebook(display)
+    return Terminal(console) if console.is_interactive else Lines(console)
+
+
+class Lines(Screen):
+    """Plain text, one line after the other, however long."""
+
+    live = False
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def draw(self, drawing: RenderableType) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal(Screen):
+    """A drawing at the terminal's foot, lines above it; what the user prints goes above it too.
+
+    Without rich's refresh thread, which costs 1 % of a core by itself: it is redrawn when asked, and only then.
+    """
+
+    live = True
+
+    def __init__(self, console: Console) -> None:
+        self._lines = Lines(console)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def line(self, text: str) -> None:
+        self._lines.line(text)
+
+    def draw(self, drawing: RenderableType) -> None:
+        if not self._live.is_started:
+            self._live.start()
+        self._live.update(drawing, refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class Notebook(Screen):
+    """One output of a cell, updated in place; needs no widgets, so that it works in Colab and VS Code too.
+
+    Args:
+        display: ``IPython.display.display``.
+    """
+
+    live = True
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self._display = display
+        self._handle: Any = None
+        self._kept: list[str] = []
+
+    def line(self, text: str) -> None:
+        self._kept.append(text)
+        self._show(None)
+
+    def draw(self, drawing: RenderableType) -> None:
+        self._show(drawing)
+
+    def close(self) -> None:
+        self._show(None)
+
+    def _show(self, drawing: RenderableType | None) -> None:
+        page = Console(file=StringIO(), width=100, force_jupyter=False, force_terminal=False)
+        with page.capture() as text:
+            page.print(Group(*(Text(line) for line in self._kept), *([drawing] if drawing is not None else [])))
+        bundle = {"text/plain": text.get().rstrip("\n")}
+        if self._handle is None:
+            self._handle = self._display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)

@@ -1,0 +1,58 @@
+"""Optimizers by factory, parameter groups by rule, averages of weights."""
+
+from trueloop.optim.averages import Average, Averaged, ema, recompute_batchnorm, swa
+from trueloop.optim.factories import (
+    Factory,
+    OptimizerFactory,
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    asgd,
+    factory,
+    lbfgs,
+    muon,
+    nadam,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+    sparse_adam,
+)
+from trueloop.optim.groups import GroupRule, Terms, layer_wise, no_decay, one_group, rates
+from trueloop.optim.together import Together
+
+__all__ = [
+    "Average",
+    "Averaged",
+    "Factory",
+    "GroupRule",
+    "OptimizerFactory",
+    "Terms",
+    "Together",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "asgd",
+    "ema",
+    "factory",
+    "layer_wise",
+    "lbfgs",
+    "muon",
+    "nadam",
+    "no_decay",
+    "one_group",
+    "radam",
+    "rates",
+    "recompute_batchnorm",
+    "rmsprop",
+    "rprop",
+    "sgd",
+    "sparse_adam",
+    "swa",
+]

@@ -1,0 +1,178 @@
+"""The bookkeeping of a loop that is the user's own: windows, rates, modes, position; no policy.
+
+``Trainer.epochs``, ``batches``, ``update`` and ``evaluating`` are these; the ritual under them is the one of ``train``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trueloop.checks import check_count
+from trueloop.data.device import batch_length, onto
+from trueloop.data.feed import Feed
+from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
+from trueloop.evaluate import resting
+from trueloop.events import StepEnded
+from trueloop.finite import NotFinite, first_bad_module
+from trueloop.loop import windows
+from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
+from trueloop.preflight import KEPT, check_loss
+from trueloop.setup import Length, Setup, length, make_ritual
+from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure, shares
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The microbatch that the user's loop body works on."""
+
+    batch: Batch
+    samples: int
+    ratio: Ratio
+    is_last: bool
+    """The window ends with it: ``update`` takes the step."""
+
+
+class OwnLoop:
+    """What ``Trainer`` remembers while the user runs the loop.
+
+    Args:
+        setup: the trainer's.
+
+    Attributes:
+        epoch: the epoch (0-based) that runs, or comes next.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.epoch = 0
+        self._epochs: int | None = None
+        self._rituals: dict[str, Ritual] = {}
+        self._place: _Place | None = None
+        self._resting: weakref.ref[Generator[Batch, None, None]] | None = None
+
+    def epochs(self, number: int) -> Iterator[int]:
+        """See ``Trainer.epochs``."""
+        check_count("epochs", number)
+        self._epochs = number
+        self._rituals = {}  # a new run: its schedules start again
+        return self._each_epoch(number)
+
+    def _each_epoch(self, number: int) -> Iterator[int]:
+        for self.epoch in range(number):  # the attribute is the loop's variable
+            self._wake()
+            yield self.epoch
+            for ritual in self._rituals.values():
+                ritual.epoch_ended()
+
+    def batches(self, feed: Feed) -> Iterator[Batch]:
+        """See ``Trainer.batches``."""
+        self._wake()
+        if not self.setup.choices.model.training:
+            self.setup.choices.model.train()
+        if not self._rituals:
+            self._begin(feed)
+        accumulate = self.setup.choices.accumulate
+        try:
+            for window in windows(onto(self.setup.device)(feed.epoch(self.epoch)), accumulate):
+                samples = [batch_length(batch) for batch in window]
+                for index, ratio in enumerate(shares(samples)):
+                    is_last = index + 1 == len(window)
+                    self._place = _Place(window[index], samples[index], ratio, is_last)
+                    with self.setup.precision.autocast(self.setup.device):
+                        yield window[index]
+                for ritual in self._rituals.values():
+                    if ritual.is_open:  # update() was not called for the window's last microbatch
+                        ritual.finish(self.epoch)
+        finally:
+            self._place = None
+            for ritual in self._rituals.values():
+                ritual.discard()
+            feed.close()
+
+    def update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
+        """See ``Trainer.update``."""
+        ritual = self._ritual(name)
+        place = self._place
+        accumulate = self.setup.choices.accumulate
+        if place is None and accumulate > 1:
+            raise ArgumentError(
+                f"update() with accumulate={accumulate} must know where a window ends; "
+                "loop over trainer.batches(loader), or use accumulate=1"
+            )
+        samples = place.samples if place else 1
+        ratio = place.ratio if place else None
+        if ritual.step == 0 and not ritual.is_open:
+            check_loss(Computed(loss, 1 if count is None else count, False, NO_TERMS, None, None))
+        if count is not None and ratio is not None:
+            ratio = COUNTED
+        with torch.autocast(self.setup.device.type, enabled=False):  # it would round what an optimizer multiplies
+            try:
+                ritual.contribute(loss, samples if count is None else count, samples, ratio)
+            except NotFinite:
+                raise self._not_finite(ritual, place) from None
+            event = ritual.finish(self.epoch) if place is None or place.is_last else None
+        if self.setup.precision.dtype is not None:
+            torch.clear_autocast_cache()  # the weights that it cast have moved
+        return event
+
+    def evaluating(self, feed: Feed) -> Generator[Batch, None, None]:
+        """See ``Trainer.evaluating``."""
+        self._wake()
+        batches = self._evaluating(feed)
+        self._resting = weakref.ref(batches)
+        return batches
+
+    def _evaluating(self, feed: Feed) -> Generator[Batch, None, None]:
+        try:
+            with resting(self.setup.choices.model), self.setup.precision.autocast(self.setup.device):
+                yield from onto(self.setup.device)(feed.epoch(0))
+        finally:
+            feed.close()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken, by the optimizer that took most."""
+        return max((ritual.step for ritual in self._rituals.values()), default=0)
+
+    def _wake(self) -> None:
+        """Ends an evaluation that an exception left open: its frame would keep eval mode and no graph alive."""
+        left = self._resting() if self._resting else None
+        if left is not None:
+            left.close()
+        self._resting = None
+
+    def _begin(self, feed: Feed | None) -> None:
+        run = Length(self._epochs, None, None)
+        if feed is not None and self._epochs is not None:
+            run = length(feed, self.setup.choices.accumulate, self._epochs, None)
+        for name in self.setup.optimizers:
+            ritual, _, _, _ = make_ritual(self.setup, name, run, [])
+            refuse_closure(ritual.optimizer)
+            self._rituals[name] = ritual
+
+    def _ritual(self, name: str) -> Ritual:
+        if not self._rituals:
+            self._begin(None)
+        if name in self._rituals:
+            return self._rituals[name]
+        if not name:
+            known = ", ".join(self._rituals)
+            raise ArgumentError(f"there are several optimizers; say which one: update(loss, optimizer=…), of {known}")
+        raise UnknownNameError("optimizer", name, self._rituals)
+
+    def _not_finite(self, ritual: Ritual, place: _Place | None) -> NonFiniteError:
+        module = None
+        if place is not None:
+            try:
+                module = first_bad_module(ritual.model, lambda: run_model(ritual.model, place.batch))
+            except Exception:  # the model of one's own loop need not take the batch as it is
+                module = None
+        where = f"the first module whose output is not is {module}" if module else "its cause is in your loop"
+        return NonFiniteError(
+            f"the loss given to update() is not finite; {where}; {KEPT}", step=ritual.step, module=module
+        )

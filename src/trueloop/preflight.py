@@ -1,0 +1,249 @@
+"""What is wrong with a batch, a loss or a model's output, in words: before the first backward, or after an error.
+
+Torch says "Target 7 is out of bounds" and does not say where; it broadcasts (n, 1) against (n,) with a warning and
+trains on the wrong loss. The first window of a run is looked at here, with the values in it; so is a window that
+raised. Nothing of this runs in the hot path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trueloop.data.feed import Feed
+from trueloop.errors import DataError, LossError, NonFiniteError, TrueloopError
+from trueloop.finite import bad_samples, first_bad_module
+from trueloop.objective import Batch, Computed, Objective, loss_kind, run_model, setting, split_batch
+
+
+def checked(objective: Objective, feed: Feed) -> Objective:
+    """The same objective, looking at each batch and loss before it lets them pass: for a run's first window.
+
+    Args:
+        objective: whose forward pass is then made once, as ever: no RNG is drawn that would not be.
+        feed: in-memory data is looked at whole, as soon as the model's output says how many classes there are.
+    """
+
+    def compute(model: nn.Module, batch: Batch) -> Computed:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a (target|input) size")  # torch's own broadcast warning
+            try:
+                if objective.criterion is None:
+                    computed = objective.compute(model, batch)
+                else:
+                    output, target = run_model(model, batch)
+                    check_target(objective, output, target)
+                    _check_all_targets(objective, output, feed)
+                    computed = objective.compute(_Given(output), (None, target))
+            except UserWarning as warning:
+                raise LossError(_broadcast_story(str(warning))) from None
+        check_loss(computed)
+        return computed
+
+    return dataclasses.replace(objective, compute=compute)
+
+
+def check_loss(computed: Computed) -> None:
+    """Raises unless a loss is a scalar with a graph that reaches a trainable parameter.
+
+    Example:
+        >>> check_loss(Computed(torch.zeros(3), 3, False, {}, None, None))
+        Traceback (most recent call last):
+        trueloop.errors.LossError: the loss must be a scalar, got shape (3,); average it: loss.mean()
+    """
+    loss = computed.loss
+    if not isinstance(loss, Tensor):
+        raise LossError(f"the loss must be a scalar tensor, got {type(loss).__name__} ({loss!r}); do not call .item()")
+    if loss.dim() != 0:
+        raise LossError(f"the loss must be a scalar, got shape {tuple(loss.shape)}; average it: loss.mean()")
+    if not loss.requires_grad:
+        raise LossError(
+            "the loss has no graph: nothing would be learned. It was detached (.item(), .data, .detach(), "
+            "torch.tensor(loss)) or computed under torch.no_grad()"
+        )
+    if isinstance(computed.count, (int, float)) and not computed.count > 0:
+        raise LossError(f"the loss's count must be positive, got {computed.count}")
+
+
+def check_target(objective: Objective, output: Any, target: Any) -> None:
+    """Raises if a ``torch.nn`` loss cannot be right for this output and target: shapes, dtypes, class range.
+
+    Args:
+        objective: of a ``torch.nn`` loss.
+        output: the model's; logits are (batch, classes, …).
+        target: the batch's.
+
+    Raises:
+        LossError: shapes that would broadcast, or do not fit.
+        DataError: class labels out of range or of the wrong dtype.
+    """
+    loss = objective.criterion
+    if loss is None or not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return
+    kind = loss_kind(loss)
+    if kind == "elementwise":
+        if output.shape != target.shape:
+            raise LossError(_broadcast_story(f"output {tuple(output.shape)}, target {tuple(target.shape)}"))
+        if not target.is_floating_point() and output.is_floating_point():
+            raise DataError(
+                f"expected a floating-point target for {type(loss).__name__}, as the output ({output.dtype}), got "
+                f"{target.dtype}; convert it: y.float()"
+            )
+    elif kind == "classwise":
+        _check_classes(loss, output, target)
+
+
+def explain(error: Exception, model: nn.Module, objective: Objective, window: Sequence[Batch]) -> None:
+    """Raises a clearer error from one that torch raised on this window, if its cause can be told; else returns.
+
+    Args:
+        error: what was raised.
+        model: run once more on the window, without a graph.
+        objective: of the run.
+        window: the batches of the step.
+    """
+    if isinstance(error, TrueloopError):
+        return
+    for batch in window:
+        wrong = _dtype_story(model, batch)
+        if wrong is not None:
+            raise DataError(wrong) from error
+        if objective.criterion is None:
+            continue
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                output, target = run_model(model, batch)
+        except TrueloopError as clearer:
+            raise clearer from error
+        except Exception:
+            return  # the model itself fails on this batch: its own error says more
+        try:
+            check_target(objective, output, target)
+        except TrueloopError as clearer:
+            raise clearer from error
+
+
+def explain_not_finite(model: nn.Module, objective: Objective, window: Sequence[Batch], step: int) -> NonFiniteError:
+    """The story of a loss that was NaN or Inf: the first module whose output was not finite, or what else it was."""
+    for batch in window:
+        samples = bad_samples(batch)
+        if samples:
+            shown = ", ".join(map(str, samples[:10])) + (" …" if len(samples) > 10 else "")
+            return NonFiniteError(
+                f"the loss is not finite, and the batch's own data is not: NaN or Inf in samples {shown} of the "
+                f"batch; {KEPT}; clean the data",
+                step=step,
+            )
+    for batch in window:
+
+        def forward(batch: Batch = batch) -> Any:
+            return objective.compute(model, batch)
+
+        module = first_bad_module(model, forward)
+        if module is not None:
+            return NonFiniteError(
+                f"the loss is not finite; the first module whose output is not is {module}; {KEPT}; "
+                "a smaller rate, clip_norm=1.0, or a look at that module's input will help",
+                step=step,
+                module=module,
+            )
+    return NonFiniteError(
+        f"the loss is not finite, while every module's output is: the loss function itself makes it (log of 0, a mean "
+        f"over no sample, all targets ignored?); {KEPT}",
+        step=step,
+    )
+
+
+KEPT = "the weights are those before this step"
+
+
+# --- what can be wrong ----------------------------------------------------------------------------------------------
+
+
+def _broadcast_story(what: str) -> str:
+    return (
+        f"the loss compares shapes that differ and would broadcast: {what}; every prediction would be compared with "
+        "every target. Make them equal: output.squeeze(1), or y.unsqueeze(1)"
+    )
+
+
+def _check_classes(loss: Any, output: Tensor, target: Tensor) -> None:
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the loss")
+    if output.dim() == 1 and target.dim() == 0:
+        return
+    if target.is_floating_point():
+        if target.shape != output.shape:
+            raise DataError(
+                f"{name} expected class labels of dtype int64 and shape {_label_shape(output)}, or probabilities of "
+                f"shape {tuple(output.shape)}; got {target.dtype} of shape {tuple(target.shape)}; convert labels: "
+                "y.long()"
+            )
+        return
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise DataError(f"{name} expected class labels of dtype int64, got {target.dtype}; convert them: y.long()")
+    if tuple(target.shape) != _label_shape(output):
+        hint = "squeeze the labels: y.squeeze(1)" if target.dim() == output.dim() else "check the model's last layer"
+        raise LossError(
+            f"{name} expected labels of shape {_label_shape(output)} for logits {tuple(output.shape)}, got "
+            f"{tuple(target.shape)}; {hint}"
+        )
+    _check_range(loss, target, output.shape[1] if output.dim() > 1 else output.shape[0])
+
+
+def _label_shape(output: Tensor) -> tuple[int, ...]:
+    return (output.shape[0], *output.shape[2:])
+
+
+def _check_range(loss: Any, target: Tensor, classes: int) -> None:
+    kept = target[target != setting(loss, "ignore_index", -100)]
+    if kept.numel() == 0:
+        return
+    low, high = int(kept.min()), int(kept.max())
+    if low < 0 or high >= classes:
+        where = torch.nonzero((target < 0) | (target >= classes))[0].tolist()
+        hint = "labels start at 0: y - 1" if low == 1 and high == classes else f"the model needs {high + 1} outputs"
+        raise DataError(
+            f"class labels must be 0…{classes - 1}, since the model gives {classes} logits; got labels from {low} to "
+            f"{high} (the first wrong one at index {where[0] if len(where) == 1 else tuple(where)}); "
+            + (hint if low >= 0 else "a label below 0 is no class; ignore it with ignore_index")
+        )
+
+
+def _check_all_targets(objective: Objective, output: Any, feed: Feed) -> None:
+    """In-memory labels are all looked at, and not the first batch's only."""
+    arrays = getattr(feed, "arrays", None)
+    loss = objective.criterion
+    if arrays is None or loss is None or loss_kind(loss) != "classwise" or not isinstance(output, Tensor):
+        return
+    target = split_batch(arrays)[2]
+    if isinstance(target, Tensor) and not target.is_floating_point() and output.dim() > 1:
+        _check_range(loss, target, output.shape[1])
+
+
+def _dtype_story(model: nn.Module, batch: Batch) -> str | None:
+    """float64 data (numpy's default) into a float32 model, the commonest first error there is."""
+    weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    tensors = batch if isinstance(batch, (tuple, list)) else batch.values() if isinstance(batch, dict) else [batch]
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and weights and tensor.dtype != weights:
+            return (
+                f"the data is {tensor.dtype} and the model's weights are {weights}; convert it once, before training: "
+                f"x.to({weights}) (numpy: x.astype('{str(weights).removeprefix('torch.')}'))"
+            )
+    return None
+
+
+class _Given(nn.Module):
+    """A model whose output is already known, so that the first forward pass is not made twice."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self._output = output
+
+    def forward(self, _: Any) -> Any:
+        return self._output

@@ -1,0 +1,1 @@
+"""What a run has to say afterwards. Reads numbers and files; knows no torch."""

@@ -1,0 +1,73 @@
+"""What came of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``fit`` returns.
+
+    Attributes:
+        steps: optimizer steps taken.
+        epochs: epochs finished.
+        loss: the mean training loss of the last finished epoch; NaN if none was.
+        metrics: the last evaluation's, ``loss`` among them; empty if there was none.
+        history: the epochs and evaluations, in order.
+        reason: why it ended: ``finished``, or the text of the ``Stop`` that ended it.
+        seconds: from the first step's preparation to the end.
+        out: the run's folder, if it has one.
+    """
+
+    steps: int
+    epochs: int
+    loss: float
+    metrics: dict[str, float]
+    history: tuple[EpochEnded | EvalEnded, ...]
+    reason: str
+    seconds: float
+    out: Path | None
+
+
+@dataclass
+class Collector:
+    """An observer that makes a ``Result``.
+
+    Example:
+        >>> collect = Collector()
+        >>> collect(EpochEnded(epoch=0, step=5, loss=0.25, samples=10, seconds=1.0))
+        >>> collect(RunEnded(step=5, epoch=1, reason="finished", seconds=1.0))
+        >>> collect.result().loss
+        0.25
+    """
+
+    history: list[EpochEnded | EvalEnded] = field(default_factory=list)
+    ended: RunEnded | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case EpochEnded() | EvalEnded():
+                self.history.append(event)
+            case RunEnded():
+                self.ended = event
+
+    def result(self, out: Path | None = None) -> Result:
+        """The result, once ``RunEnded`` was seen."""
+        assert self.ended is not None, "a run has a result when it has ended"
+        losses = [event.loss for event in self.history if isinstance(event, EpochEnded)]
+        evaluations = [event for event in self.history if isinstance(event, EvalEnded)]
+        return Result(
+            steps=self.ended.step,
+            epochs=self.ended.epoch,
+            loss=losses[-1] if losses else math.nan,
+            metrics=dict(evaluations[-1].metrics) if evaluations else {},
+            history=tuple(self.history),
+            reason=self.ended.reason,
+            seconds=self.ended.seconds,
+            out=out,
+        )

@@ -1,0 +1,373 @@
+"""From what the user gave to what the loop needs; each decision with its reason, for the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics import Metric
+
+from trueloop import schedules
+from trueloop.cadence import cadence, mismatch
+from trueloop.checks import check_count
+from trueloop.data.device import choose_device
+from trueloop.data.feed import Feed
+from trueloop.errors import ArgumentError
+from trueloop.evaluate import MetricFunction
+from trueloop.finite import Guard, Latch, check
+from trueloop.objective import Objective, objective
+from trueloop.optim import Average, OptimizerFactory
+from trueloop.plan import Group, Plan, Rate, course
+from trueloop.precision import Precision, gradient_scaler, lay_out, precision
+from trueloop.schedules import Schedule, Stepped
+from trueloop.step import Ritual, Settings
+
+OptimizerLike = torch.optim.Optimizer | OptimizerFactory
+ScheduleLike = Schedule | Stepped | LRScheduler | Callable[[torch.optim.Optimizer], LRScheduler]
+MetricLike = Metric | MetricFunction
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user gave to ``Trainer``, as it was given."""
+
+    model: nn.Module
+    loss: Callable[..., Any] | Objective | None
+    optimizer: OptimizerLike | Mapping[str, OptimizerLike]
+    schedule: ScheduleLike | Mapping[str, ScheduleLike] | None
+    metrics: Mapping[str, MetricLike]
+    settings: Settings
+    accumulate: int
+    precision: str
+    memory_format: str | None
+    compile: bool
+    average: Average | None
+    device: str | torch.device | None
+    deterministic: bool
+
+
+@dataclass
+class Setup:
+    """What lasts as long as the trainer: device, precision, optimizers, metrics."""
+
+    choices: Choices
+    device: torch.device
+    device_reason: str
+    precision: Precision
+    memory_reason: str
+    compile_reason: str | None
+    objective: Objective | None
+    optimizers: dict[str, torch.optim.Optimizer]
+    base_rates: dict[str, list[float]]
+    metrics: dict[str, MetricLike]
+    averaged: AveragedModel | None
+
+
+def set_up(choices: Choices) -> Setup:
+    """Moves the model to its device, builds optimizers, brings the loss into form. Once a trainer, at its first use."""
+    model = choices.model
+    device, device_reason = choose_device(choices.device)
+    chosen = precision(choices.precision, device)
+    model.to(device)
+    memory_reason = lay_out(model, choices.memory_format)
+    form, compile_reason = None, None
+    if choices.loss is not None:
+        form = choices.loss if isinstance(choices.loss, Objective) else objective(choices.loss)
+        if isinstance(form.criterion, nn.Module):
+            form.criterion.to(device)  # its class weights
+        compute = form.compute
+        if choices.compile:
+            compute, compile_reason = compiled(compute, device)
+        form = dataclasses.replace(form, compute=chosen.cast(compute, device))
+    optimizers = build_optimizers(model, choices.optimizer)
+    for metric in choices.metrics.values():
+        if isinstance(metric, Metric):
+            metric.to(device)
+    return Setup(
+        choices=choices,
+        device=device,
+        device_reason=f"{device}: {device_reason}",
+        precision=chosen,
+        memory_reason=memory_reason,
+        compile_reason=compile_reason,
+        objective=form,
+        optimizers=optimizers,
+        base_rates={name: [float(g["lr"]) for g in made.param_groups] for name, made in optimizers.items()},
+        metrics=dict(choices.metrics),
+        averaged=None if choices.average is None else choices.average.begin(model),
+    )
+
+
+def build_optimizers(
+    model: nn.Module, wanted: OptimizerLike | Mapping[str, OptimizerLike]
+) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers by name; a lone one is called ``""``.
+
+    A factory of a named optimizer trains the submodule of that name; an instance trains what it was made for.
+
+    Raises:
+        ArgumentError: no trainable parameter, or an optimizer that holds none of the model's parameters.
+    """
+    if not isinstance(wanted, Mapping):
+        return {"": _build(model, model, wanted, "")}
+    if not wanted:
+        raise ArgumentError("optimizer must be an optimizer, a factory, or a dict of them by name; got an empty dict")
+    built = {}
+    for name, one in wanted.items():
+        part = model
+        if not isinstance(one, torch.optim.Optimizer):
+            try:
+                part = model.get_submodule(name)
+            except AttributeError:
+                children = ", ".join(child for child, _ in model.named_children())
+                raise ArgumentError(
+                    f"an optimizer factory called {name!r} trains the submodule of that name, which the model has not; "
+                    f"it has: {children or 'none'}"
+                ) from None
+        built[name] = _build(model, part, one, name)
+    return built
+
+
+def _build(model: nn.Module, part: nn.Module, wanted: OptimizerLike, name: str) -> torch.optim.Optimizer:
+    called = f"optimizer {name!r}" if name else "the optimizer"
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ArgumentError(
+            f"expected at least one trainable parameter, got none in {type(model).__name__}: all are frozen "
+            "(requires_grad=False) or there are none; unfreeze some: p.requires_grad_(True)"
+        )
+    if isinstance(wanted, type):
+        raise ArgumentError(
+            f"{called} must be a factory or an instance, got the class {wanted.__name__}; write "
+            f"trueloop.optim.{wanted.__name__.lower()}(lr=…), or {wanted.__name__}(model.parameters(), lr=…)"
+        )
+    made = wanted if isinstance(wanted, torch.optim.Optimizer) else wanted(part)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ArgumentError(f"{called} must be a torch.optim.Optimizer or a factory of one, got {made!r}")
+    own = {id(p) for p in model.parameters()}
+    held = [p for group in made.param_groups for p in group["params"]]
+    if not any(id(p) in own for p in held):
+        raise ArgumentError(
+            f"{called} holds none of the model's parameters (it holds {len(held)} others): was the model made again, "
+            "copied or replaced after the optimizer was made? Make the optimizer last, or give a factory: "
+            "trueloop.optim.adam(lr=…)"
+        )
+    return made
+
+
+def compiled(compute: Callable[..., Any], device: torch.device) -> tuple[Callable[..., Any], str]:
+    """Model and loss as one compiled function, where a compiler is found; else as they are, with the reason."""
+    if device.type == "cpu":
+        wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+        if not any(shutil.which(name) for name in wanted):
+            return compute, f"NOT compiled: no C++ compiler found (looked for {', '.join(wanted)}); going on without"
+    elif device.type == "cuda":
+        if find_spec("triton") is None:
+            return compute, "NOT compiled: triton is not installed; going on without"
+    return torch.compile(compute), "model and loss, by torch.compile; the first step waits for it"
+
+
+# --- what belongs to one run ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is; None where the data does not say."""
+
+    epochs: int | None
+    steps: int | None
+    steps_per_epoch: int | None
+
+
+def length(feed: Feed, accumulate: int, epochs: int | None, steps: int | None) -> Length:
+    """The length of a run in epochs and optimizer steps.
+
+    Raises:
+        ArgumentError: neither or both of epochs and steps, or one of them below 1.
+    """
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        check_count(name, value, hint="to only evaluate, call evaluate()" if value == 0 else "")
+    if (epochs is None) == (steps is None):
+        raise ArgumentError(f"give the run's length as epochs or as steps, one of them; got {epochs=}, {steps=}")
+    per_epoch = None if feed.batches is None else -(-feed.batches // accumulate)
+    if epochs is not None:
+        return Length(epochs, None if per_epoch is None else epochs * per_epoch, per_epoch)
+    return Length(None, steps, per_epoch)
+
+
+def make_ritual(
+    setup: Setup, name: str, run: Length, notes: list[str]
+) -> tuple[Ritual, Schedule | None, str, Latch | None]:
+    """One optimizer's ritual for one run; its schedule, the schedule in words, and what watches losses on a device.
+
+    What does not look right is added to ``notes``.
+    """
+    optimizer = setup.optimizers[name]
+    wanted = setup.choices.schedule
+    wanted = wanted.get(name) if isinstance(wanted, Mapping) else wanted
+    schedule, scheduler, text = _schedule(wanted, optimizer, run, notes)
+    scaler = gradient_scaler(setup.precision, setup.device, optimizer)
+    guard, latch = _guard(setup, optimizer, scaler is not None)
+    average = None
+    if setup.averaged is not None and setup.choices.average is not None:
+        average = (setup.averaged, partial(setup.choices.average.due, total_steps=run.steps))
+    ritual = Ritual(
+        setup.choices.model,
+        optimizer,
+        setup.choices.settings,
+        schedule=schedule,
+        scheduler=scheduler,
+        scaler=scaler,
+        average=average,
+        base_rates=setup.base_rates[name],
+        guard=guard,
+    )
+    return ritual, schedule, text, latch
+
+
+def _guard(setup: Setup, optimizer: torch.optim.Optimizer, scaled: bool) -> tuple[Guard, Latch | None]:
+    if scaled:
+        return _no_guard, None  # the scaler skips what is not finite, and counts how often
+    if setup.device.type == "cpu":
+        return check, None
+    latch = Latch(optimizer, setup.device)
+    return latch, latch
+
+
+def _no_guard(loss: torch.Tensor) -> None:
+    return None
+
+
+def _schedule(
+    wanted: ScheduleLike | None, optimizer: torch.optim.Optimizer, run: Length, notes: list[str]
+) -> tuple[Schedule | None, Stepped | None, str]:
+    if wanted is None:
+        return None, None, "constant"
+    if isinstance(wanted, type) or (isinstance(wanted, partial) and isinstance(wanted.func, type)):
+        wanted = wanted(optimizer)
+    if isinstance(wanted, Stepped):
+        return None, wanted, f"{type(wanted.scheduler).__name__}, stepped every {wanted.every} as you asked"
+    if isinstance(wanted, LRScheduler):
+        chosen, reason = cadence(wanted, epochs=run.epochs, steps=run.steps, steps_per_epoch=run.steps_per_epoch)
+        wrong = mismatch(wanted, epochs=run.epochs, steps=run.steps, steps_per_epoch=run.steps_per_epoch)
+        if wrong:
+            notes.append(wrong)
+        return None, chosen, reason
+    if not callable(wanted):
+        raise ArgumentError(f"schedule must be a function step -> multiplier or a torch LRScheduler, got {wanted!r}")
+    return _curve(cast(Schedule, wanted), run, notes)
+
+
+def _curve(schedule: Schedule, run: Length, notes: list[str]) -> tuple[Schedule, None, str]:
+    """A schedule of ours, or any function of the step, fitted to the run."""
+    own, text = schedules.length(schedule), schedules.describe(schedule)
+    if run.steps is not None:
+        if own is not None and own != run.steps:
+            notes.append(
+                f"the schedule is {own:,} steps long and the run {run.steps:,}: "
+                + ("it ends early and holds its last value" if own < run.steps else "the run ends before it does")
+                + "; leave total_steps out to fit it to the run"
+            )
+        return schedules.bind(schedule, run.steps), None, text
+    if isinstance(schedule, schedules.Curve) and own is None:
+        raise ArgumentError(
+            f"{text} is as long as the run, and the data does not say how long that is; give the run in steps=…, or the "
+            "schedule total_steps=…"
+        )
+    return schedule, None, text
+
+
+def make_plan(
+    setup: Setup,
+    ritual: Ritual,
+    run: Length,
+    feed: Feed,
+    schedule: Schedule | None,
+    schedule_text: str,
+    *,
+    evaluates: str,
+    saves: str | None,
+    notes: list[str],
+) -> Plan:
+    """The plan of one run."""
+    choices, optimizer = setup.choices, ritual.optimizer
+    per_batch = feed.batch_size
+    held = {id(p) for p in ritual.parameters}
+    idle = [name for name, p in choices.model.named_parameters() if p.requires_grad and id(p) not in held]
+    if idle:
+        notes.append(
+            f"{len(idle)} trainable tensors are in no optimizer and will not move: {', '.join(idle[:5])}"
+            + (" …" if len(idle) > 5 else "")
+        )
+    if not choices.model.training:
+        notes.append("the model was in eval mode; it is put in train mode, all of it")
+    return Plan(
+        steps=run.steps,
+        epochs=run.epochs,
+        steps_per_epoch=run.steps_per_epoch,
+        samples_per_step=None if per_batch is None else per_batch * choices.accumulate,
+        samples=feed.samples,
+        data=feed.reason,
+        ritual=_parts(setup, ritual, schedule_text),
+        rate=_rate(schedule, schedule_text, setup.base_rates[""][0], run.steps)
+        if ritual.scheduler is None
+        else Rate(f"torch's {schedule_text}"),
+        groups=tuple(_groups(optimizer, ritual.base_rates)),
+        frozen=sum(p.numel() for p in choices.model.parameters() if id(p) not in held),
+        device=setup.device_reason,
+        precision=setup.precision.reason,
+        memory=setup.memory_reason,
+        compiles=setup.compile_reason,
+        average=None if choices.average is None else str(choices.average),
+        evaluates=evaluates,
+        saves=saves,
+        notes=tuple(notes),
+    )
+
+
+def _parts(setup: Setup, ritual: Ritual, schedule_text: str) -> tuple[str, ...]:
+    choices, settings = setup.choices, setup.choices.settings
+    loss = choices.loss.criterion if isinstance(choices.loss, Objective) else choices.loss
+    fused = ", fused" if any(group.get("fused") for group in ritual.optimizer.param_groups) else ""
+    micro = choices.accumulate > 1
+    parts = [
+        "forward" + (f" in {setup.precision.name}" if setup.precision.dtype else ""),
+        f"loss {getattr(loss, '__name__', type(loss).__name__)}",
+        "zero" + (" at the window's start" if micro else ""),
+        f"divide by the window's share (accumulates {choices.accumulate})" if micro else None,
+        "backward" + (" scaled" if ritual.scaler else ""),
+        "penalty" if settings.penalty else None,
+        "unscale" if ritual.scaler else None,
+        f"clip norm {settings.clip_norm:g}" if settings.clip_norm is not None else None,
+        f"clip value {settings.clip_value:g}" if settings.clip_value is not None else None,
+        f"{type(ritual.optimizer).__name__}{fused}",
+        f"schedule {schedule_text}" if schedule_text != "constant" else None,
+        "average" if choices.average is not None else None,
+    ]
+    return tuple(part for part in parts if part)
+
+
+def _groups(optimizer: torch.optim.Optimizer, base_rates: Sequence[float]) -> Iterator[Group]:
+    for index, (group, lr) in enumerate(zip(optimizer.param_groups, base_rates, strict=True)):
+        name = group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {index}")
+        weights = sum(p.numel() for p in group["params"])
+        yield Group(name, len(group["params"]), weights, lr, float(group.get("weight_decay", 0.0)))
+
+
+def _rate(schedule: Schedule | None, text: str, base: float, steps: int | None) -> Rate:
+    if schedule is None:
+        return Rate(text, base, base, 0, base)
+    if steps is None:
+        return Rate(text, start=base * schedule(0))
+    stride = max(1, steps // 2_000)  # a long run's peak is found to within this many steps
+    seen = sorted({*range(0, steps, stride), *(j for j in getattr(schedule, "joins", ()) if j < steps), steps - 1})
+    return course(text, [(step, schedule(step)) for step in seen], base)

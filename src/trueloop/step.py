@@ -1,0 +1,332 @@
+"""The ritual: zero, divide, backward, unscale, clip, step, schedule, average. All that changes training is here.
+
+One ``Ritual`` is one optimizer with all that belongs to its step. A *window* is what one step is made of:
+``accumulate`` microbatches, or fewer at an epoch's end. Its gradient is that of the window as one big batch: each
+microbatch's mean loss is divided by (the window's count / its own count), which for k equal ones is the ``loss / k``
+of the loop written by hand, to the bit.
+
+Gradients are zeroed at the start of an update and not after it, so that whoever watches can still read them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from trueloop.data.device import batch_length
+from trueloop.errors import ArgumentError, NonFiniteError
+from trueloop.events import StepEnded
+from trueloop.finite import Guard
+from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
+from trueloop.schedules import Schedule, Stepped
+
+PATIENCE_WITH_SCALER = 50
+"""Steps in a row that the gradient scaler may skip; its scale has then fallen by 2**50: the loss itself is broken."""
+
+COUNTED = math.inf
+"""In place of a ratio: counts come with the losses, and the window's is known at its end."""
+
+Ratio = Count | float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose about an update; see ``Trainer``."""
+
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    penalty: Penalty | None = None
+    is_sum: bool = False
+
+
+class Ritual:
+    """One optimizer and all that its update needs.
+
+    Args:
+        model: the model whose parameters the optimizer holds.
+        optimizer: torch's.
+        settings: clipping and penalty.
+        schedule: step -> multiplier of the optimizer's rates; None leaves them alone.
+        scheduler: a torch scheduler with its cadence; stepped here and nowhere else.
+        scaler: torch's gradient scaler, for fp16.
+        average: the average of weights to keep, and the rule when it is updated.
+        base_rates: the rate of each parameter group that the schedule multiplies.
+        guard: looks at each loss before its backward.
+
+    Attributes:
+        step: optimizer steps taken; steps that the scaler skipped do not count.
+        mean: the mean of the losses since it was last replaced.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: Settings,
+        *,
+        schedule: Schedule | None = None,
+        scheduler: Stepped | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        average: tuple[AveragedModel, Callable[[int], bool]] | None = None,
+        base_rates: Sequence[float],
+        guard: Guard,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.settings = settings
+        self.schedule = schedule
+        self.scheduler = scheduler
+        self.scaler = scaler
+        self.average = average
+        self.guard = guard
+        self.step = 0
+        self.mean = Mean(is_sum=settings.is_sum)
+        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.base_rates = base_rates
+        self.needs_closure = needs_closure(optimizer)
+        self._in_window = 0  # microbatches whose gradients are in .grad
+        self._loss: Tensor | None = None  # the open window's loss so far
+        self._counted: Count | None = None  # the open window's count, where losses bring their own
+        self._samples = 0
+        self._skipped_in_a_row = 0
+        self._clips = settings.clip_norm is not None or settings.clip_value is not None
+
+    # --- a whole window at once: the loop's way --------------------------------------------------------------------
+
+    def take(self, objective: Objective, window: Sequence[Batch], epoch: int) -> StepEnded:
+        """One update on one window of batches.
+
+        Args:
+            objective: gives each batch's loss.
+            window: one batch, or several to accumulate; on the device.
+            epoch: the epoch (0-based), for the record.
+        """
+        if self.needs_closure:
+            return self._take_with_closure(objective, window, epoch)
+        if len(window) == 1:
+            computed = objective.compute(self.model, window[0])
+            self.contribute(computed.loss, computed.count, batch_length(window[0]))
+        else:
+            computed = self._accumulate(objective, window)
+        return self.finish(epoch, computed.terms)
+
+    def _accumulate(self, objective: Objective, window: Sequence[Batch]) -> Computed:
+        ratios = shares([objective.count(batch) for batch in window])
+        for batch, ratio in zip(window, ratios, strict=True):
+            computed = objective.compute(self.model, batch)
+            ratio = COUNTED if computed.counted else ratio
+            self.contribute(computed.loss, computed.count, batch_length(batch), ratio)
+        return computed
+
+    def _take_with_closure(self, objective: Objective, window: Sequence[Batch], epoch: int) -> StepEnded:
+        """For optimizers that ask for the loss several times a step, as LBFGS does."""
+        first: list[tuple[Tensor, int, Tensor | None]] = []
+
+        def closure() -> Tensor:
+            self._in_window = 0  # each call is a window of its own
+            if len(window) == 1:
+                computed = objective.compute(self.model, window[0])
+                self.contribute(computed.loss, computed.count, batch_length(window[0]))
+            else:
+                self._accumulate(objective, window)
+            loss, penalty, norm = self._close()
+            if not first:
+                first.append((loss, self._samples, norm))
+            return loss if penalty is None else loss + penalty
+
+        self._set_rates()
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types it -> float; LBFGS calls float() on it
+        lr = self.optimizer.param_groups[0]["lr"]
+        self._advance()
+        loss, samples, norm = first[0]
+        return StepEnded(self.step, epoch, loss, samples, lr, norm, NO_TERMS, False)
+
+    # --- microbatch by microbatch: the way of one's own loop -------------------------------------------------------
+
+    def contribute(self, loss: Tensor, count: Count, samples: int, ratio: Ratio = None) -> None:
+        """Adds one microbatch's gradient to the open window; the first one opens it and zeroes what was there.
+
+        Args:
+            loss: a scalar with its graph.
+            count: what it is the mean of.
+            samples: how many samples that is.
+            ratio: the window's count over this microbatch's, by which a mean is divided; None where the window has
+                one microbatch only; ``COUNTED`` where the window's count is not known yet: the gradient is then
+                multiplied by the microbatch's count, and divided by their sum when the window closes.
+        """
+        if self._in_window == 0:
+            self._open()
+        part = seen = loss.detach()
+        if ratio is not None and not self.settings.is_sum:
+            if ratio is COUNTED:
+                loss = loss * count
+                self._counted = count if self._counted is None else self._counted + count
+            else:
+                loss = divide(loss, ratio)
+            part = loss.detach()
+        self.guard(part)
+        self.mean.add(seen, count, samples)
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._loss = part if self._loss is None else self._loss + part
+        self._in_window += 1
+        self._samples += samples
+
+    def finish(self, epoch: int, terms: Mapping[str, Tensor] = NO_TERMS) -> StepEnded:
+        """Closes the window: divides, adds the penalty, unscales, clips, steps, moves the schedule and the average."""
+        loss, _, norm = self._close()
+        self._set_rates()
+        lr = self.optimizer.param_groups[0]["lr"]
+        skipped = self._step()
+        if not skipped:
+            self._advance()
+        return StepEnded(self.step, epoch, loss, self._samples, lr, norm, terms, skipped)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether gradients of a window wait for its end."""
+        return self._in_window > 0
+
+    def discard(self) -> None:
+        """Forgets the open window: its gradients are zeroed by the next one."""
+        self._in_window = 0
+
+    # --- cadences that are not a step's ----------------------------------------------------------------------------
+
+    def epoch_ended(self) -> None:
+        """Moves a scheduler that counts epochs."""
+        if self.scheduler is not None and self.scheduler.every == "epoch":
+            self.scheduler.scheduler.step()
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """Moves a scheduler that looks at evaluations (a plateau)."""
+        if self.scheduler is not None and self.scheduler.every == "evaluation":
+            if self.scheduler.metric is None:
+                self.scheduler.scheduler.step()
+            else:
+                self.scheduler.scheduler.step(metrics[self.scheduler.metric])
+
+    # --- the parts, in their order ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        for parameter in self.parameters:  # what zero_grad does, 20 times faster (docs/log.md)
+            parameter.grad = None
+        self._loss = None
+        self._counted = None
+        self._samples = 0
+
+    def _close(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Makes ``.grad`` what the step needs; gives the window's loss, the penalty, and the norm before clipping."""
+        assert self._loss is not None, "a window was closed before it was opened"
+        loss, penalty, norm = self._loss, None, None
+        self._in_window = 0
+        if self._counted is not None:
+            loss = loss / self._counted
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_div_(gradients, self._counted)
+        if self.settings.penalty is not None:
+            penalty = self.settings.penalty(self.model)
+            scaled = penalty if self.scaler is None else self.scaler.scale(penalty)
+            scaled.backward()  # type: ignore[no-untyped-call]
+            penalty = penalty.detach()
+        if self._clips:
+            norm = self._clip()
+        return loss, penalty, norm
+
+    def _clip(self) -> Tensor | None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        norm = None
+        if self.settings.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        if self.settings.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.settings.clip_value)
+        return norm
+
+    def _set_rates(self) -> None:
+        if self.schedule is not None:
+            multiplier = self.schedule(self.step)
+            for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = base * multiplier
+
+    def _step(self) -> bool:
+        """The optimizer's step; True if the scaler skipped it."""
+        if self.scaler is None:
+            self.optimizer.step()
+            return False
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped = self.scaler.get_scale() < before  # the one documented sign of a skipped step; reads the device
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == PATIENCE_WITH_SCALER:
+            raise NonFiniteError(
+                f"the gradients of {PATIENCE_WITH_SCALER} steps in a row were not finite at any scale, so fp16 is not "
+                "the cause; try precision='fp32' to see which module breaks",
+                step=self.step,
+            )
+        return skipped
+
+    def _advance(self) -> None:
+        self.step += 1
+        if self.scheduler is not None and self.scheduler.every == "step":
+            self.scheduler.scheduler.step()
+        if self.average is not None:
+            averaged, due = self.average
+            if due(self.step):
+                averaged.update_parameters(self.model)
+
+
+def shares(counts: Sequence[Count]) -> list[Ratio]:
+    """What each microbatch's mean loss is divided by, so that their sum is the window's mean.
+
+    Example:
+        >>> shares([3, 1])
+        [1.3333333333333333, 4.0]
+        >>> shares([8])
+        [None]
+    """
+    if len(counts) == 1:
+        return [None]
+    total = sum(counts[1:], start=counts[0])
+    return [total / count for count in counts]
+
+
+def divide(loss: Tensor, ratio: Count | float) -> Tensor:
+    """``loss / ratio``, and 0 where the ratio is infinite: a microbatch that counts for nothing (all ignored).
+
+    Example:
+        >>> divide(torch.tensor(float("nan")), torch.tensor(float("inf")))
+        tensor(0.)
+    """
+    if isinstance(ratio, Tensor):
+        return torch.where(torch.isinf(ratio), 0.0, loss / ratio)
+    return loss / ratio
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer's step must be given a closure, as LBFGS's must.
+
+    Example:
+        >>> weights = [nn.Parameter(torch.zeros(1))]
+        >>> needs_closure(torch.optim.LBFGS(weights)), needs_closure(torch.optim.SGD(weights, lr=0.1))
+        (True, False)
+    """
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def refuse_closure(optimizer: torch.optim.Optimizer) -> None:
+    """Raises for an optimizer that needs a closure where a loss was already computed."""
+    if needs_closure(optimizer):
+        raise ArgumentError(
+            f"{type(optimizer).__name__} asks for the loss several times a step, so update(loss) cannot drive it; "
+            "use fit or train with a loss function (model, batch) -> loss"
+        )
