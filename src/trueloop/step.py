@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from trueloop.data.device import batch_length
 from trueloop.errors import ArgumentError, NonFiniteError
 from trueloop.events import StepEnded
-from trueloop.finite import Guard
+from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
 from trueloop.schedules import Schedule, Stepped
 
@@ -127,6 +127,7 @@ class Ritual:
     def _take_with_closure(self, objective: Objective, window: Sequence[Batch], epoch: int) -> StepEnded:
         """For optimizers that ask for the loss several times a step, as LBFGS does."""
         first: list[tuple[Tensor, int, Tensor | None]] = []
+        before = [parameter.detach().clone() for parameter in self.parameters]
 
         def closure() -> Tensor:
             self._in_window = 0  # each call is a window of its own
@@ -141,7 +142,13 @@ class Ritual:
             return loss if penalty is None else loss + penalty
 
         self._set_rates()
-        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types it -> float; LBFGS calls float() on it
+        try:
+            self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types it -> float; LBFGS calls float() on it
+        except NotFinite:  # in the middle of its search, with weights on trial
+            with torch.no_grad():
+                for parameter, kept in zip(self.parameters, before, strict=True):
+                    parameter.copy_(kept)
+            raise
         lr = self.optimizer.param_groups[0]["lr"]
         self._advance()
         loss, samples, norm = first[0]

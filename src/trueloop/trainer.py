@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trueloop import loop
 from trueloop.checkpoint import weights
 from trueloop.checks import check_count, check_positive
-from trueloop.data.cursor import derive
+from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, feed
 from trueloop.errors import ArgumentError
@@ -115,6 +115,8 @@ class Trainer:
         check_positive("clip_norm", clip_norm, hint="None does not clip")
         check_positive("clip_value", clip_value, hint="None does not clip")
         check_count("accumulate", accumulate, hint="1 takes a step for each batch")
+        if metrics is not None and not hasattr(metrics, "items"):
+            raise ArgumentError(f"metrics must be a dict of them by name, got {metrics!r}; write metrics={{'name': …}}")
         for name, metric in (metrics or {}).items():
             if not callable(metric) or isinstance(metric, type):
                 raise ArgumentError(f"metric {name!r} must be a torchmetrics instance or a function, got {metric!r}")
@@ -378,7 +380,7 @@ class Trainer:
 
     def _feed(self, data: Any, *, shuffle: bool, seed: int | None = None, **how: Any) -> Feed:
         how.setdefault("batch_size", None)
-        return feed(data, seed=derive(torch.initial_seed() if seed is None else seed), shuffle=shuffle, **how)
+        return feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
 
     def _objective(self) -> Objective:
         form = self.setup.objective
@@ -482,10 +484,12 @@ class Trainer:
 
 def _with_batch_size(data: Any, how: dict[str, Any]) -> dict[str, Any]:
     """A batch size for data that needs one, none for a loader that has its own: evaluation reads either."""
-    has_own = isinstance(data, torch.utils.data.DataLoader) or not hasattr(data, "__getitem__")
-    if isinstance(data, torch.utils.data.IterableDataset):
-        has_own = False
-    return {**how, "batch_size": None if has_own else how.get("batch_size") or BATCH_SIZE}
+    given = how.get("batch_size")
+    if isinstance(data, torch.utils.data.DataLoader):
+        return {**how, "batch_size": None}
+    if isinstance(data, torch.utils.data.Dataset) or is_arrays(data):
+        return {**how, "batch_size": BATCH_SIZE if given is None else given}
+    return {**how, "batch_size": given if hasattr(data, "__getitem__") else None}
 
 
 def _describe_evaluation(

@@ -92,10 +92,22 @@ def test_an_output_that_is_no_npz(command: Command, run: Path) -> None:
 def test_counts_are_those_of_a_loop_by_hand(tiny: str) -> None:
     recipe = find(tiny).function()
     x, y = recipe.train
-    counts = count(recipe.trainer, recipe.train, 7)
+    counts = count(recipe.trainer, recipe.train, 7, 2)
     predicted = recipe.trainer.model(x).argmax(1)
     expected = [[int(((y == true) & (predicted == taken)).sum()) for taken in (0, 1)] for true in (0, 1)]
-    assert counts == expected or counts == [row[:1] for row in expected[:1]]
+    assert counts == expected
+
+
+def test_a_class_that_never_comes_has_its_row_and_column(tiny: str) -> None:
+    recipe = find(tiny).function()
+    (row, *rest) = count(recipe.trainer, (torch.zeros(3, 2), torch.tensor([0, 0, -100])), None, 3)
+    assert (sum(row), len(row), rest) == (2, 3, [[0, 0, 0], [0, 0, 0]])
+
+
+def test_more_classes_than_the_recipe_names(tiny: str) -> None:
+    recipe = find(tiny).function()
+    with pytest.raises(ArgumentError, match="classes from 0 to 1, as many as the recipe names, got class 2"):
+        count(recipe.trainer, (torch.zeros(3, 2), torch.tensor([0, 2, 1])), None, 2)
 
 
 @pytest.mark.parametrize("outputs", [torch.zeros(2, 3, 4), (torch.zeros(2), torch.zeros(2))])

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from trueloop.trainer import Trainer
 
 
-def count(trainer: Trainer, data: Any, batch_size: int | None) -> list[list[int]]:
+def count(trainer: Trainer, data: Any, batch_size: int | None, classes: int) -> list[list[int]]:
     """counts[true class][predicted class], in samples, over all of ``data``.
 
+    Samples whose target is negative (torch's ``ignore_index``) do not count.
+
     Raises:
-        ArgumentError: outputs or targets are not those of a classifier.
+        ArgumentError: outputs or targets are not those of a classifier of so many classes.
     """
     import torch
 
@@ -32,8 +34,10 @@ def count(trainer: Trainer, data: Any, batch_size: int | None) -> list[list[int]
             f"expected one class a sample as target, got targets {tuple(true.shape)} for {len(predicted)} samples"
         )
     true = true.long()
-    known = true >= 0  # -100 is torch's ignore_index
-    classes = int(max(true.max(), predicted.max())) + 1
+    most = int(torch.cat([true, predicted]).max())
+    if most >= classes:
+        raise ArgumentError(f"expected classes from 0 to {classes - 1}, as many as the recipe names, got class {most}")
+    known = true >= 0
     flat = torch.bincount(true[known] * classes + predicted[known], minlength=classes * classes)
     counts: list[list[int]] = flat.reshape(classes, classes).tolist()
     return counts

@@ -74,7 +74,8 @@ def _report(recipe: Recipe) -> None:
     from trueloop.report.confusion import confusion
 
     try:
-        Console().print(confusion(count(recipe.trainer, recipe.val, recipe.batch_size), recipe.classes))
+        counts = count(recipe.trainer, recipe.val, recipe.batch_size, len(recipe.classes))
+        Console().print(confusion(counts, recipe.classes))
     except ArgumentError as error:  # the run is over and whole: what cannot be drawn is no error of its own
         print(f"no confusion matrix: {error}")
 

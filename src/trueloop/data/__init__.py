@@ -1,7 +1,7 @@
 """Data: how it is read, in which order, with which random numbers, and what happens when a worker dies.
 
 ``feed`` chooses how to read what it is given; ``split`` and ``Normalizer`` come before; ``sources`` has data to begin
-with. An epoch's order is a function of (seed, epoch), a sample's random numbers of (seed, epoch, sample): see ``cursor``.
+with. An epoch's order is a function of (seed, epoch), a sample's random numbers are one of (seed, epoch, sample).
 """
 
 from trueloop.data.arrays import ArrayFeed

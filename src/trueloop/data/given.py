@@ -85,14 +85,14 @@ def _facts(loader: Iterable[Any], batches: int | None) -> tuple[int | None, int 
         return None, None, False
     if isinstance(loader.dataset, IterableDataset):
         return None, loader.batch_size, False
-    plain = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
-    shuffled = not (plain and isinstance(loader.sampler, SequentialSampler))
-    if loader.batch_size is None:  # a batch sampler of the user's own, or a dataset of whole batches
-        return None, None, shuffled
-    samples = _length(loader.sampler)  # not the dataset's: a sampler may read a part of it
-    if samples is not None and loader.drop_last and batches is not None:
-        samples = min(samples, batches * loader.batch_size)
-    return samples, loader.batch_size, shuffled
+    whole: Any = loader.batch_sampler  # torch wraps the sampler in one of its own, unless the user brought one
+    if type(whole) is not BatchSampler:
+        return None, None, not (whole is None and isinstance(loader.sampler, SequentialSampler))
+    shuffled = not isinstance(whole.sampler, SequentialSampler)
+    samples = _length(whole.sampler)  # not the dataset's: a sampler may read a part of it
+    if samples is not None and whole.drop_last and batches is not None:
+        samples = min(samples, batches * whole.batch_size)
+    return samples, whole.batch_size, shuffled
 
 
 def _set_epoch(loader: Iterable[Any], number: int) -> None:

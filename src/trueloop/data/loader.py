@@ -122,8 +122,8 @@ class _Maker(Dataset[Any]):
             at_hand = indices
             self._notes.whole(batch)
             set_rngs(derive(self._seed, epoch, batch, COLLATING))
-            return default_collate(samples)
+            made = default_collate(samples)
         except Exception as error:
-            return Failure.of(error, at(epoch, batch, at_hand))
-        finally:
-            self._notes.idle()
+            made = Failure.of(error, at(epoch, batch, at_hand))
+        self._notes.idle()  # not in a finally: after a sys.exit() the note must still be there
+        return made

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from trueloop.data.randomness import borrowed_rngs
-from trueloop.data.watchdog import POLL_SECONDS, Making, watched
+from trueloop.data.watchdog import Making, watched
 from trueloop.errors import DataError, WorkerError
 
 COLLATING = 0x636F6C6C617465  # "collate" in ASCII: keeps the seed of a batch apart from that of a sample
@@ -149,7 +149,6 @@ def made_by_workers(
             sampler=requests,
             num_workers=workers,
             collate_fn=_as_it_is,
-            timeout=POLL_SECONDS,
             generator=torch.Generator(),  # without one, iter(loader) draws from the global generator
         )
         batches = watched(loader, timeout, making)

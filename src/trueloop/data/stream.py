@@ -123,7 +123,7 @@ class _Reader(IterableDataset[Any]):
                     samples.append(sample)
                 short = len(samples) < self._batch_size
                 if not samples or (short and self._drop_last):
-                    return
+                    break
                 if batch >= self._start:
                     at_hand = self.ordinals(batch)
                     self._notes.whole(batch)
@@ -132,11 +132,10 @@ class _Reader(IterableDataset[Any]):
                     self._notes.idle()
                     yield made
                 if short:
-                    return
+                    break
+            self._notes.idle()
         except Exception as error:
             yield Failure.of(error, at(self._epoch, batch, at_hand))
-        finally:
-            self._notes.idle()
 
     def ordinals(self, batch: int) -> range:
         """The places of a batch's samples in the stream."""

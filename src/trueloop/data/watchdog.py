@@ -28,9 +28,6 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trueloop.errors import WorkerError
 
-POLL_SECONDS = 0.5
-"""The ``timeout`` for a DataLoader of ours: how often a wait looks whether the workers are alive."""
-
 
 class Making(NamedTuple):
     """What a worker is making: the samples' indices, and the same in words."""
@@ -45,8 +42,9 @@ def watched(
     """The loader's batches, ``iter(loader)`` called once; workers are ended with it, unless they are persistent.
 
     Args:
-        loader: the loader. Its own ``timeout``, if it is not ours (``POLL_SECONDS``), is respected.
-        timeout: seconds to wait for one batch before the worker that holds it up is killed.
+        loader: the loader.
+        timeout: seconds to wait for one batch before the worker that holds it up is killed; the loader's own
+            ``timeout``, if it has one, goes before.
         making: what the worker of that number is making.
 
     Errors:
@@ -59,11 +57,11 @@ def watched(
     with _no_signal_handler():
         iterator = iter(loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            _disarm(iterator)
+            _take_over(iterator)
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
         yield from iterator  # no workers: what it raises is the user's own, with the user's own traceback
         return
-    alarm = _Alarm(iterator, timeout)
+    alarm = _Alarm(iterator, loader.timeout or timeout)
     alarm.start()
     healthy = True
     try:
@@ -79,7 +77,7 @@ def watched(
                 raise failure from error
             if alarm.killed is not None:  # the batch came in the very moment in which its worker was given up
                 healthy = False
-                raise _hangs(alarm.killed, iterator, timeout, making)
+                raise _hangs(alarm.killed, iterator, alarm.timeout, making)
             if batch is _END:
                 return
             yield batch
@@ -88,7 +86,9 @@ def watched(
         if not healthy:
             _kill(iterator)
             loader._iterator = None  # persistent workers: the next epoch must not meet the dead
-        elif not loader.persistent_workers:
+        elif loader.persistent_workers:
+            iterator._timeout = loader.timeout
+        else:
             _shut_down(iterator)
 
 
@@ -124,8 +124,8 @@ class _Alarm(threading.Thread):
                         break
                     self.killed = worker
                     self._iterator._workers[worker].kill()  # SIGKILL ends a stopped process too; SIGTERM does not
-                # torch looks every 5 s whether workers live; still waiting after that: another one holds us up
-                if self._over.wait(6.0):
+                # A death is noticed within half a second; still waiting long after that: another one holds us up.
+                if self._over.wait(5.0):
                     break
 
     def stop(self) -> None:
@@ -144,8 +144,6 @@ def _failure(
         return WorkerError(
             f"loader worker {number} raised {type(error).__name__}: {error}", worker=number, cause="raised"
         )
-    if "DataLoader timed out" in str(error):
-        return _hangs(_suspects(iterator)[0], iterator, iterator._timeout, making)
     if isinstance(error, (RuntimeError, OSError, EOFError)) and (dead := _dead(iterator._workers)):
         return _died(dead[0], iterator._workers[dead[0]], making(dead[0]))
     return None
@@ -184,7 +182,10 @@ def _hangs(
 
 def _dead(workers: Sequence[BaseProcess]) -> list[int]:
     """The workers that ended, those with an exit code other than 0 first. Waits: a pipe breaks before the exit."""
-    wait([worker.sentinel for worker in workers], timeout=5.0)
+    ready = wait([worker.sentinel for worker in workers], timeout=5.0)
+    for worker in workers:
+        if worker.sentinel in ready:
+            worker.join(timeout=5.0)  # the sentinel is a pipe, closed a moment before the exit code is there
     ended = [number for number, worker in enumerate(workers) if worker.exitcode is not None]
     return sorted(ended, key=lambda number: workers[number].exitcode == 0)
 
@@ -194,9 +195,14 @@ def _dead(workers: Sequence[BaseProcess]) -> list[int]:
 _END = object()
 
 
-def _disarm(iterator: _MultiProcessingDataLoaderIter) -> None:
+_POLL_SECONDS = 0.5
+"""How often a wait looks whether the workers live; torch's own is 5 s."""
+
+
+def _take_over(iterator: _MultiProcessingDataLoaderIter) -> None:
     """Take the workers off torch's SIGCHLD handler: it raises wherever the main thread happens to be, in the user's
     forward pass say. A death is noticed all the same, by the next fetch."""
+    iterator._timeout = _POLL_SECONDS
     if iterator._worker_pids_set:
         torch._C._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
@@ -204,7 +210,7 @@ def _disarm(iterator: _MultiProcessingDataLoaderIter) -> None:
 
 @contextmanager
 def _no_signal_handler() -> Iterator[None]:
-    """A SIGCHLD inside waits until the end: workers that die at birth must not raise before they are disarmed."""
+    """A SIGCHLD inside waits until the end: the death of a new-born worker must not raise before ``_take_over``."""
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield  # Windows has no such signal, and Python's handlers run in the main thread only
         return
@@ -225,7 +231,7 @@ def _fetch(iterator: _MultiProcessingDataLoaderIter) -> Any:
         try:
             return next(iterator, _END)
         except RuntimeError as error:
-            if iterator._timeout != POLL_SECONDS or "DataLoader timed out" not in str(error):
+            if "DataLoader timed out" not in str(error):
                 raise
 
 

@@ -149,7 +149,7 @@ def _dump(name: str, now: float, fields: Mapping[str, Any]) -> str:
     record = {"event": name, "time": round(now, 6)} | {key: _finite(fields[key], key, nonfinite) for key in fields}
     if nonfinite:
         record["nonfinite"] = nonfinite
-    return json.dumps(record, allow_nan=False, default=str) + "\n"
+    return json.dumps(record, allow_nan=False, ensure_ascii=False, default=str) + "\n"
 
 
 def _finite(value: Any, path: str, nonfinite: dict[str, str]) -> Any:

@@ -162,7 +162,7 @@ def _write(out: Path, facts: Mapping[str, object], *, new: bool) -> None:
         raise FileExistsError(str(path))
     try:
         with aside.open("w", encoding="utf-8") as file:
-            json.dump(_plain(facts), file, indent=2, allow_nan=False)
+            json.dump(_plain(facts), file, indent=2, allow_nan=False, ensure_ascii=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())

@@ -55,6 +55,7 @@ class Averaged(AveragedModel):
         self.taken += 1
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; the count is read here, once."""
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
         self.taken = int(self.n_averaged)
         return result
@@ -70,6 +71,11 @@ class Average:
         start: the first step that counts: an int is a number of optimizer steps, a float a fraction of the run.
         every_steps: how often after that.
         evaluate: whether evaluations use the average instead of the weights.
+
+    Example:
+        >>> late = Average("the last one", lambda taken: 1.0, start=1.0)
+        >>> late.due(9, total_steps=10), late.due(10, total_steps=10)
+        (False, True)
     """
 
     text: str

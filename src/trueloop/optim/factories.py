@@ -73,7 +73,7 @@ class Factory:
                     group["weight_decay"] = 0.0
                 groups[term] = group
             groups[term]["params"].append((name, parameter))
-        return list(groups.values())
+        return [groups[term] for term in sorted(groups, key=lambda term: not term.decays)]  # what decays goes first
 
     def _fuses(self, model: nn.Module, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether torch's fused kernel takes these settings and parameters: asked of one element of each sort."""
@@ -265,52 +265,102 @@ def muon(
 def adagrad(
     lr: float | Tensor = 1e-2, *, groups: GroupRule = no_decay, fused: bool | None = None, **settings: Any
 ) -> Factory:
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Example:
+        >>> adagrad(lr=0.1)(nn.Linear(3, 1)).param_groups[0]["fused"]
+        True
+    """
     return factory(torch.optim.Adagrad, groups=groups, fused=fused, lr=lr, **settings)
 
 
 def adadelta(lr: float | Tensor = 1.0, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adadelta (Zeiler 2012)."""
+    """Adadelta (Zeiler 2012).
+
+    Example:
+        >>> adadelta(rho=0.95)(nn.Linear(3, 1)).param_groups[0]["rho"]
+        0.95
+    """
     return factory(torch.optim.Adadelta, groups=groups, lr=lr, **settings)
 
 
 def adafactor(lr: float | Tensor = 1e-2, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adafactor (Shazeer & Stern 2018): Adam with a factored second moment, so that it needs little memory."""
+    """Adafactor (Shazeer & Stern 2018): Adam with a factored second moment, so that it needs little memory.
+
+    Example:
+        >>> adafactor(lr=1e-3)(nn.Linear(3, 1)).param_groups[0]["lr"]
+        0.001
+    """
     return factory(torch.optim.Adafactor, groups=groups, lr=lr, **settings)
 
 
 def adamax(lr: float | Tensor = 2e-3, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adamax: Adam with the infinity norm (Kingma & Ba 2015)."""
+    """Adamax: Adam with the infinity norm (Kingma & Ba 2015).
+
+    Example:
+        >>> adamax(lr=1e-3)(nn.Linear(3, 1)).param_groups[0]["lr"]
+        0.001
+    """
     return factory(torch.optim.Adamax, groups=groups, lr=lr, **settings)
 
 
 def nadam(lr: float | Tensor = 2e-3, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adam with Nesterov momentum (Dozat 2016)."""
+    """Adam with Nesterov momentum (Dozat 2016).
+
+    Example:
+        >>> nadam(momentum_decay=0.01)(nn.Linear(3, 1)).param_groups[0]["momentum_decay"]
+        0.01
+    """
     return factory(torch.optim.NAdam, groups=groups, lr=lr, **settings)
 
 
 def radam(lr: float | Tensor = 1e-3, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adam with a rectified variance (Liu et al. 2020)."""
+    """Adam with a rectified variance (Liu et al. 2020).
+
+    Example:
+        >>> len(radam(weight_decay=0.1, decoupled_weight_decay=True)(nn.Linear(3, 1)).param_groups)
+        2
+    """
     return factory(torch.optim.RAdam, groups=groups, lr=lr, **settings)
 
 
 def asgd(lr: float | Tensor = 1e-2, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Averaged stochastic gradient descent (Polyak & Juditsky 1992)."""
+    """Averaged stochastic gradient descent (Polyak & Juditsky 1992).
+
+    Example:
+        >>> asgd(alpha=0.5)(nn.Linear(3, 1)).param_groups[0]["alpha"]
+        0.5
+    """
     return factory(torch.optim.ASGD, groups=groups, lr=lr, **settings)
 
 
 def rprop(lr: float | Tensor = 1e-2, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Resilient backpropagation (Riedmiller & Braun 1993), for whole-data batches."""
+    """Resilient backpropagation (Riedmiller & Braun 1993), for whole-data batches.
+
+    Example:
+        >>> rprop(etas=(0.5, 1.1))(nn.Linear(3, 1)).param_groups[0]["etas"]
+        (0.5, 1.1)
+    """
     return factory(torch.optim.Rprop, groups=groups, lr=lr, **settings)
 
 
 def lbfgs(lr: float | Tensor = 1.0, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """L-BFGS (Liu & Nocedal 1989): its ``step`` needs a closure, and its parameters one group."""
+    """L-BFGS (Liu & Nocedal 1989): its ``step`` needs a closure, and its parameters one group.
+
+    Example:
+        >>> lbfgs(line_search_fn="strong_wolfe")(nn.Linear(3, 1)).param_groups[0]["max_iter"]
+        20
+    """
     return factory(torch.optim.LBFGS, groups=groups, lr=lr, **settings)
 
 
 def sparse_adam(lr: float | Tensor = 1e-3, *, groups: GroupRule = no_decay, **settings: Any) -> Factory:
-    """Adam for the sparse gradients of ``Embedding(sparse=True)``."""
+    """Adam for the sparse gradients of ``Embedding(sparse=True)``.
+
+    Example:
+        >>> sparse_adam()(nn.Embedding(9, 2, sparse=True)).param_groups[0]["param_names"]
+        ['weight']
+    """
     return factory(torch.optim.SparseAdam, groups=groups, lr=lr, **settings)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -104,9 +105,9 @@ def rates(multipliers: Mapping[str, float], base: GroupRule = no_decay) -> Group
 def layer_wise(decay: float = 0.75, base: GroupRule = no_decay) -> GroupRule:
     """Rates that fall from the last layer to the first: ``decay`` times less a layer (BEiT, ELECTRA; for fine-tuning).
 
-    Layers are counted in order of definition: the items of each ``Sequential`` and ``ModuleList`` (inside a block
-    nothing is counted), and the modules beside them. What has no matrix of its own (a norm) belongs to the layer
-    before it; parameters of the model itself (a class token) to the first layer.
+    Layers are counted in order of definition: the items of each ``Sequential`` and ``ModuleList``, and the modules
+    beside them. A module whose class occurs several times is a block: one layer, whatever is in it. What has no matrix
+    (a norm) belongs to the layer before it; parameters beside the layers (a class token) to the first one.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2), nn.Linear(2, 1))
@@ -166,13 +167,19 @@ def _is_list(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The model's layers: lists are opened, and what holds a list; a list's items are blocks and stay closed."""
-    for child in module.children():
-        if _is_list(child) or (not _is_list(module) and any(_is_list(inner) for inner in child.modules())):
-            yield from _layers(child)
-        else:
-            yield child
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that count as layers: lists are opened, and what holds a list unless its class comes again."""
+    kinds = Counter(type(module) for module in model.modules())
+
+    def inside(module: nn.Module) -> Iterator[nn.Module]:
+        for child in module.children():
+            holds_list = any(_is_list(inner) for inner in child.modules())
+            if _is_list(child) or (holds_list and kinds[type(child)] == 1):
+                yield from inside(child)
+            else:
+                yield child
+
+    return inside(model)
 
 
 def _prefixes(name: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from torch import Tensor
@@ -78,6 +79,8 @@ def found(name: str, folders: Sequence[Path], cache: Path, mirror: str) -> Path:
     try:
         return _downloaded(f"{mirror}/{name}", MD5[name], cache / name)
     except OSError as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise DataError(
             f"Fashion-MNIST is not here ({name} is not in {', '.join(map(str, folders))}) and could not be downloaded "
             f"({error}). One of three ways: put its four .gz files into a folder and set TRUELOOP_DATA to it; or "

@@ -1,7 +1,7 @@
 """The format of MNIST and its kin: a magic number, the shape, the bytes.
 
 Source: Y. LeCun's page of MNIST, "the IDX file format": two zero bytes, one for the type (8: unsigned byte), one for
-the number of dimensions, then each dimension as a big-endian 32-bit number, then the values, the last dimension fastest.
+the number of dimensions, then each dimension as a big-endian 32-bit number, then the values in C order.
 """
 
 from __future__ import annotations

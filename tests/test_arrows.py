@@ -1,0 +1,144 @@
+"""Imports point one way (docs/design.md, "The rooms"): this table holds the arrows.
+
+A room is a module or package right under ``trueloop``. An arrow ``loop → step`` says that loop may import step; whoever
+adds a room adds a row. What is imported under ``if TYPE_CHECKING`` does not count: nothing of it happens when a program
+runs.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import trueloop
+
+STEP = {"errors", "events", "objective", "finite", "schedules", "data"}
+LOOP = STEP | {"step", "evaluate", "plan", "preflight"}
+SETUP = LOOP | {"cadence", "checks", "optim", "precision"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    # these import nothing of ours
+    "errors": set(),
+    "events": set(),
+    "schedules": set(),
+    "plan": set(),
+    # what a step is made of
+    "checks": {"errors"},
+    "data": {"errors"},
+    "optim": {"errors", "checks"},
+    "precision": {"errors"},
+    "seeds": {"errors"},
+    "objective": {"errors", "data"},
+    "finite": {"errors", "objective", "data"},
+    "cadence": {"errors", "schedules"},
+    "evaluate": {"errors", "events", "objective", "data"},
+    "preflight": {"errors", "objective", "finite", "data"},
+    "step": STEP,  # never loop
+    "loop": LOOP,  # never observers: they meet only in watch()
+    "setup": SETUP,
+    "own_loop": SETUP | {"setup", "loop"},
+    # who watches
+    "observers": {"errors", "events"},
+    "result": {"errors", "events"},
+    "report": {"errors"},
+    "checkpoint": {"errors"},
+    "testing": {"errors", "events", "plan"},
+    # who puts it together
+    "trainer": SETUP | {"setup", "loop", "own_loop", "seeds", "checkpoint", "observers", "result"},
+    "recipe": {"trainer", "result", "loop"},
+    "recipes": {"trainer", "recipe", "data", "optim", "schedules", "objective", "observers", "errors", "events"},
+    "cli": {"*"},  # nobody imports cli: it stands in no row
+}
+
+NO_TORCH = {"report"}
+"""Not even in a function."""
+
+NO_TORCH_AT_FIRST = {"__init__", "errors", "events", "schedules", "observers", "cli", "plan", "result"}
+"""In functions only: these must be there in no time."""
+
+HOUSE = Path(trueloop.__file__).parent
+
+
+class Import(NamedTuple):
+    """One import: in which file and line, of what, and whether it waits for a function to be called."""
+
+    where: str
+    room: str
+    module: str
+    late: bool
+
+
+def imports(file: Path) -> Iterator[Import]:
+    relative = file.relative_to(HOUSE)
+    room = relative.parts[0].removesuffix(".py")
+    for node, late in walk(ast.parse(file.read_text(encoding="utf-8")), late=False):
+        where = f"{relative}:{node.lineno}"
+        if isinstance(node, ast.Import):
+            yield from (Import(where, room, alias.name, late) for alias in node.names)
+        elif node.module in ("trueloop", "trueloop.data"):  # from trueloop import schedules
+            yield from (Import(where, room, f"{node.module}.{alias.name}", late) for alias in node.names)
+        else:
+            yield Import(where, room, node.module or "", late)
+
+
+def walk(node: ast.AST, *, late: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, late
+        elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield from walk(other, late=late)
+        else:
+            yield from walk(child, late=late or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+
+ALL = [found for file in sorted(HOUSE.rglob("*.py")) for found in imports(file)]
+ROOMS = sorted({path.stem for path in HOUSE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))})
+
+
+def test_every_room_has_its_row_and_every_row_its_room() -> None:
+    assert set(MAY_IMPORT) | {"__init__"} >= set(ROOMS), "a new room: add its arrows to MAY_IMPORT"
+    assert set(MAY_IMPORT) <= set(ROOMS), "a room is gone: remove its row"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "__init__"])
+def test_arrows(room: str) -> None:
+    wrong = []
+    for found in ALL:
+        top, _, rest = found.module.partition(".")
+        other = rest.partition(".")[0]
+        if found.room != room or top != "trueloop" or other in (room, "__version__"):
+            continue
+        allowed = MAY_IMPORT.get(room, set())
+        if other not in allowed and not ("*" in allowed and other != "cli"):
+            wrong.append(f"{found.where} imports {found.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_imports_cli() -> None:
+    assert not [found.where for found in ALL if found.module.startswith("trueloop.cli") and found.room != "cli"]
+
+
+def test_torch_is_imported_only_where_it_may_be() -> None:
+    wrong = [
+        found.where
+        for found in ALL
+        if found.module.partition(".")[0] in ("torch", "torchmetrics")
+        and (found.room in NO_TORCH or (found.room in NO_TORCH_AT_FIRST and not found.late))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_arrows_have_no_circle() -> None:
+    order: list[str] = []
+    left = {room: {other for other in others if other != "*"} for room, others in MAY_IMPORT.items()}
+    while left:
+        free = sorted(room for room, others in left.items() if others <= {*order, room})
+        assert free, f"a circle among {', '.join(sorted(left))}"
+        order += free
+        for room in free:
+            del left[room]
