@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trueloop.plan import Plan
     from trueloop.recipe import Recipe
     from trueloop.result import Result
+    from trueloop.seeds import seed_all
     from trueloop.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -68,14 +69,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _ROOMS:
-        return import_module(f"trueloop.{name}")
-    if name in _HOMES:
-        found: object = getattr(import_module(f"trueloop.{_HOMES[name]}"), name)
-        globals()[name] = found  # so that `case tl.StepEnded()` in somebody's loop comes here only once
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+if not TYPE_CHECKING:  # a type checker knows all names from above, and is to say which are none
+
+    def __getattr__(name: str) -> object:
+        if name in _ROOMS:
+            return import_module(f"trueloop.{name}")
+        if name in _HOMES:
+            found: object = getattr(import_module(f"trueloop.{_HOMES[name]}"), name)
+            globals()[name] = found  # so that `case tl.StepEnded()` in somebody's loop comes here only once
+            return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,8 @@ from torchmetrics import Metric
 from trueloop.data.device import batch_length
 from trueloop.errors import ArgumentError, DataError, LossError
 from trueloop.events import EvalEnded
-from trueloop.objective import Batch, Computed, Mean, Objective, run_model, split_batch
+from trueloop.objective import Batch, Computed, Mean, Objective, named_parts, run_model, split_batch
+from trueloop.preflight import check_target, explain
 
 MetricFunction = Callable[[Any, Any], Any]
 """``(outputs, targets) -> number``: sees all samples of the evaluation at once, so that any metric is exact."""
@@ -77,7 +78,13 @@ def evaluate(
         metric.reset()
     with resting(model):
         for batch in batches:
-            computed, output, target = _compute(model, objective, batch, want_output=bool(metrics))
+            try:
+                computed, output, target = _compute(model, objective, batch, want_output=bool(metrics))
+            except (RuntimeError, ValueError, IndexError) as error:
+                explain(error, model, objective, [batch])
+                raise
+            if mean.samples == 0:
+                check_target(objective, output, target)
             mean.add(computed.loss, computed.count, batch_length(batch))
             for metric in updated.values():
                 metric.update(output, target)
@@ -111,10 +118,10 @@ def predict(model: nn.Module, batches: Iterable[Batch], *, has_target: bool | No
         for batch in batches:
             if has_target is not False:
                 output, _ = run_model(model, batch)
-            elif isinstance(batch, (tuple, list)):
+            elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
                 output = model(*batch)
-            elif isinstance(batch, Mapping):
-                output = model(**batch)
+            elif (named := named_parts(batch)) is not None:
+                output = model(**named)
             else:
                 output = model(batch)
             outputs.append(output)

@@ -25,6 +25,9 @@ Observer = Callable[[Event], Stop | None]
 Events = Generator[Event, Stop | None, None]
 """What ``train`` gives: iterate over it, or ``send`` a ``Stop``."""
 
+Evaluation = Callable[[int, int], EvalEnded]
+"""(step, epoch) -> an evaluation of the model as it is then."""
+
 
 @dataclass
 class Run:
@@ -38,8 +41,8 @@ class Run:
     accumulate: int = 1
     epochs: int | None = None
     steps: int | None = None
-    evaluate: Callable[[int, int], EvalEnded] | None = None
-    """(step, epoch) -> an evaluation; None where there is nothing to evaluate on."""
+    evaluate: Evaluation | None = None
+    """None where there is nothing to evaluate on."""
     evaluate_every: int | None = 1
     """Epochs between evaluations; None where they go by steps."""
     evaluate_every_steps: int | None = None
@@ -146,6 +149,10 @@ def watch(events: Events, observers: Sequence[Observer]) -> None:
             event = send(reply)
         except StopIteration:
             return
+        if isinstance(event, RunEnded):
+            _tell_all(event, observers)
+            reply = None
+            continue
         reply = None
         try:
             for observer in observers:
@@ -160,14 +167,26 @@ def watch(events: Events, observers: Sequence[Observer]) -> None:
 def _end(events: Events, observers: Sequence[Observer], error: BaseException) -> None:
     """Lets every observer see ``RunEnded`` although one of them (or Ctrl-C between them) has raised."""
     try:
-        ended = events.throw(error)
-        for observer in observers:
-            observer(ended)
+        _tell_all(events.throw(error), observers)
     except BaseException as second:
         if second is not error:
             error.add_note(f"while the run was being closed: {type(second).__name__}: {second}")
     finally:
         events.close()
+
+
+def _tell_all(event: Event, observers: Sequence[Observer]) -> None:
+    """Every observer gets the event, also after one that raises; the first error is raised when all have had it."""
+    errors: list[BaseException] = []
+    for observer in observers:
+        try:
+            observer(event)
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"another observer raised as well: {type(other).__name__}: {other}")
+        raise errors[0]
 
 
 def windows(batches: Iterator[Batch], size: int) -> Iterable[Sequence[Batch]]:

@@ -33,15 +33,11 @@ def checked(objective: Objective, feed: Feed) -> Objective:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Using a (target|input) size")  # torch's own broadcast warning
             try:
-                if objective.criterion is None:
-                    computed = objective.compute(model, batch)
-                else:
-                    output, target = run_model(model, batch)
-                    check_target(objective, output, target)
-                    _check_all_targets(objective, output, feed)
-                    computed = objective.compute(_Given(output), (None, target))
+                computed = objective.compute(model, batch)
             except UserWarning as warning:
                 raise LossError(_broadcast_story(str(warning))) from None
+        check_target(objective, computed.output, computed.target)
+        _check_all_targets(objective, computed.output, feed)
         check_loss(computed)
         return computed
 
@@ -236,14 +232,3 @@ def _dtype_story(model: nn.Module, batch: Batch) -> str | None:
                 f"x.to({weights}) (numpy: x.astype('{str(weights).removeprefix('torch.')}'))"
             )
     return None
-
-
-class _Given(nn.Module):
-    """A model whose output is already known, so that the first forward pass is not made twice."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self._output = output
-
-    def forward(self, _: Any) -> Any:
-        return self._output

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, cast
@@ -22,7 +21,7 @@ from trueloop.cadence import cadence, mismatch
 from trueloop.checks import check_count
 from trueloop.data.device import choose_device
 from trueloop.data.feed import Feed
-from trueloop.errors import ArgumentError
+from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
 from trueloop.objective import Objective, objective
@@ -88,8 +87,12 @@ def set_up(choices: Choices) -> Setup:
         compute = form.compute
         if choices.compile:
             compute, compile_reason = compiled(compute, device)
-        form = dataclasses.replace(form, compute=chosen.cast(compute, device))
+        form = replace(form, compute=chosen.cast(compute, device))
     optimizers = build_optimizers(model, choices.optimizer)
+    if isinstance(choices.schedule, Mapping):
+        for name in choices.schedule:
+            if name not in optimizers:
+                raise UnknownNameError("optimizer", name, optimizers)
     for metric in choices.metrics.values():
         if isinstance(metric, Metric):
             metric.to(device)
@@ -170,9 +173,8 @@ def compiled(compute: Callable[..., Any], device: torch.device) -> tuple[Callabl
         wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
         if not any(shutil.which(name) for name in wanted):
             return compute, f"NOT compiled: no C++ compiler found (looked for {', '.join(wanted)}); going on without"
-    elif device.type == "cuda":
-        if find_spec("triton") is None:
-            return compute, "NOT compiled: triton is not installed; going on without"
+    elif device.type == "cuda" and find_spec("triton") is None:
+        return compute, "NOT compiled: triton is not installed; going on without"
     return torch.compile(compute), "model and loss, by torch.compile; the first step waits for it"
 
 
@@ -214,7 +216,7 @@ def make_ritual(
     optimizer = setup.optimizers[name]
     wanted = setup.choices.schedule
     wanted = wanted.get(name) if isinstance(wanted, Mapping) else wanted
-    schedule, scheduler, text = _schedule(wanted, optimizer, run, notes)
+    schedule, scheduler, text = _schedule(wanted, optimizer, name, run, notes)
     scaler = gradient_scaler(setup.precision, setup.device, optimizer)
     guard, latch = _guard(setup, optimizer, scaler is not None)
     average = None
@@ -223,7 +225,7 @@ def make_ritual(
     ritual = Ritual(
         setup.choices.model,
         optimizer,
-        setup.choices.settings,
+        replace(setup.choices.settings, is_sum=setup.objective is not None and setup.objective.is_sum),
         schedule=schedule,
         scheduler=scheduler,
         scaler=scaler,
@@ -248,12 +250,20 @@ def _no_guard(loss: torch.Tensor) -> None:
 
 
 def _schedule(
-    wanted: ScheduleLike | None, optimizer: torch.optim.Optimizer, run: Length, notes: list[str]
+    wanted: ScheduleLike | None, optimizer: torch.optim.Optimizer, name: str, run: Length, notes: list[str]
 ) -> tuple[Schedule | None, Stepped | None, str]:
     if wanted is None:
         return None, None, "constant"
     if isinstance(wanted, type) or (isinstance(wanted, partial) and isinstance(wanted.func, type)):
         wanted = wanted(optimizer)
+    torch_scheduler = wanted.scheduler if isinstance(wanted, Stepped) else wanted
+    if isinstance(torch_scheduler, LRScheduler) and torch_scheduler.optimizer is not optimizer:
+        raise ArgumentError(
+            f"the {type(torch_scheduler).__name__} moves the rates of another optimizer than the one that trains"
+            + (f" ({name!r})" if name else "")
+            + "; make it of that one, or as schedule=functools.partial(StepLR, step_size=30), say"
+            + (", or give a dict of schedules by optimizer" if name else "")
+        )
     if isinstance(wanted, Stepped):
         return None, wanted, f"{type(wanted.scheduler).__name__}, stepped every {wanted.every} as you asked"
     if isinstance(wanted, LRScheduler):
@@ -280,8 +290,8 @@ def _curve(schedule: Schedule, run: Length, notes: list[str]) -> tuple[Schedule,
         return schedules.bind(schedule, run.steps), None, text
     if isinstance(schedule, schedules.Curve) and own is None:
         raise ArgumentError(
-            f"{text} is as long as the run, and the data does not say how long that is; give the run in steps=…, or the "
-            "schedule total_steps=…"
+            f"{text} is as long as the run, and the data does not say how long that is; "
+            "give the run in steps=…, or the schedule total_steps=…"
         )
     return schedule, None, text
 

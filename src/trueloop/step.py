@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from trueloop.data.device import batch_length
-from trueloop.errors import ArgumentError, NonFiniteError
+from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
 from trueloop.events import StepEnded
 from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
+from trueloop.optim.quick import quick_step
 from trueloop.schedules import Schedule, Stepped
 
 PATIENCE_WITH_SCALER = 50
@@ -90,6 +91,7 @@ class Ritual:
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.base_rates = base_rates
         self.needs_closure = needs_closure(optimizer)
+        self._take_step = quick_step(optimizer)
         self._in_window = 0  # microbatches whose gradients are in .grad
         self._loss: Tensor | None = None  # the open window's loss so far
         self._counted: Count | None = None  # the open window's count, where losses bring their own
@@ -128,6 +130,7 @@ class Ritual:
         """For optimizers that ask for the loss several times a step, as LBFGS does."""
         first: list[tuple[Tensor, int, Tensor | None]] = []
         before = [parameter.detach().clone() for parameter in self.parameters]
+        mean = self.mean
 
         def closure() -> Tensor:
             self._in_window = 0  # each call is a window of its own
@@ -139,9 +142,11 @@ class Ritual:
             loss, penalty, norm = self._close()
             if not first:
                 first.append((loss, self._samples, norm))
+                self.mean = Mean()  # each sample counts once, however often the optimizer asks
             return loss if penalty is None else loss + penalty
 
-        self._set_rates()
+        if self.schedule is not None:
+            self._set_rates(self.schedule)
         try:
             self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types it -> float; LBFGS calls float() on it
         except NotFinite:  # in the middle of its search, with weights on trial
@@ -149,6 +154,8 @@ class Ritual:
                 for parameter, kept in zip(self.parameters, before, strict=True):
                     parameter.copy_(kept)
             raise
+        finally:
+            self.mean = mean
         lr = self.optimizer.param_groups[0]["lr"]
         self._advance()
         loss, samples, norm = first[0]
@@ -189,7 +196,8 @@ class Ritual:
     def finish(self, epoch: int, terms: Mapping[str, Tensor] = NO_TERMS) -> StepEnded:
         """Closes the window: divides, adds the penalty, unscales, clips, steps, moves the schedule and the average."""
         loss, _, norm = self._close()
-        self._set_rates()
+        if self.schedule is not None:
+            self._set_rates(self.schedule)
         lr = self.optimizer.param_groups[0]["lr"]
         skipped = self._step()
         if not skipped:
@@ -217,6 +225,8 @@ class Ritual:
         if self.scheduler is not None and self.scheduler.every == "evaluation":
             if self.scheduler.metric is None:
                 self.scheduler.scheduler.step()
+            elif self.scheduler.metric not in metrics:
+                raise UnknownNameError("metric", self.scheduler.metric, metrics)
             else:
                 self.scheduler.scheduler.step(metrics[self.scheduler.metric])
 
@@ -257,16 +267,15 @@ class Ritual:
             nn.utils.clip_grad_value_(self.parameters, self.settings.clip_value)
         return norm
 
-    def _set_rates(self) -> None:
-        if self.schedule is not None:
-            multiplier = self.schedule(self.step)
-            for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-                group["lr"] = base * multiplier
+    def _set_rates(self, schedule: Schedule) -> None:
+        multiplier = schedule(self.step)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * multiplier
 
     def _step(self) -> bool:
         """The optimizer's step; True if the scaler skipped it."""
         if self.scaler is None:
-            self.optimizer.step()
+            self._take_step()
             return False
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)

@@ -20,10 +20,11 @@ from trueloop.checks import check_count, check_positive
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, feed
+from trueloop.data.randomness import borrowed_rngs
 from trueloop.errors import ArgumentError
 from trueloop.evaluate import evaluate, predict
 from trueloop.events import EvalEnded, StepEnded
-from trueloop.loop import Events, Observer, Run, watch
+from trueloop.loop import Evaluation, Events, Observer, Run, watch
 from trueloop.objective import Batch, Count, Objective, Penalty
 from trueloop.observers.jsonl import Jsonl
 from trueloop.observers.run_folder import RunRecord, claim
@@ -49,6 +50,10 @@ from trueloop.step import Settings
 
 BATCH_SIZE = 256
 """Samples a batch in ``evaluate`` and ``predict``, where none was given: it changes no result."""
+
+WIDER = 4
+"""Evaluation batches are so many times those of training, for a loss that does not depend on the batch: they keep no
+activations for a backward pass. A guess that is safe in memory; a DataLoader of your own sets another size."""
 
 
 class Trainer:
@@ -252,14 +257,14 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             saves=saves,
         )
-        return self._started(run, seed)
-
-    def _started(self, run: Run, seed: int | None) -> Events:
         if seed is not None:
             seed_all(seed)
         if not self.model.training:
             self.model.train()
-        with deterministic_kernels(self.choices.deterministic):
+        return self._deterministic(run) if self.choices.deterministic else loop.train(run)
+
+    def _deterministic(self, run: Run) -> Events:
+        with deterministic_kernels(True):
             yield from loop.train(run)
 
     def plan(self, train: Any, val: Any = None, **how: Any) -> Plan:
@@ -416,11 +421,11 @@ class Trainer:
             )
         how: dict[str, Any] = {"workers": workers, "worker_timeout": worker_timeout, "seed": seed}
         source = self._feed(train, batch_size=batch_size, shuffle=shuffle, **how)
-        held_out = (
-            None
-            if val is None
-            else self._feed(val, shuffle=False, **_with_batch_size(val, {"batch_size": batch_size}), **how)
-        )
+        held_out = None if val is None else self._held_out(val, batch_size, form, how)
+
+        def again() -> Feed:
+            return self._feed(_in_order(train), shuffle=False, batch_size=batch_size, **how)
+
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (name,) = setup.optimizers
@@ -447,9 +452,7 @@ class Trainer:
             accumulate=self.choices.accumulate,
             epochs=epochs,
             steps=steps,
-            evaluate=None
-            if held_out is None
-            else self._evaluation(form, held_out, self._feed(train, shuffle=False, batch_size=batch_size, **how)),
+            evaluate=None if held_out is None else self._evaluation(form, held_out, again),
             evaluate_every=evaluate_every,
             evaluate_every_steps=evaluate_every_steps,
             onto_device=onto(setup.device),
@@ -457,15 +460,21 @@ class Trainer:
         )
         return self._last_run
 
-    def _evaluation(self, form: Objective, held_out: Feed, train: Feed) -> Callable[[int, int], EvalEnded]:
-        """``(step, epoch)`` -> an evaluation on ``held_out``; ``train`` is what BatchNorm's statistics are made from."""
+    def _held_out(self, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
+        """Validation data, in larger batches than training's where that changes nothing: no graph is kept."""
+        if batch_size is not None and form.criterion is not None:
+            batch_size *= WIDER
+        return self._feed(val, shuffle=False, **_with_batch_size(val, {"batch_size": batch_size}), **how)
+
+    def _evaluation(self, form: Objective, held_out: Feed, again: Callable[[], Feed]) -> Evaluation:
+        """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
         to_device = onto(self.setup.device)
 
         def evaluation(step: int, epoch: int) -> EvalEnded:
             model = self._evaluated_model()
-            if model is not self.model:
-                with torch.random.fork_rng():  # a loader of the user's draws from the global RNG when it is iterated
-                    recompute_batchnorm(model, to_device(train.epoch(0)), forward=form.compute)
+            if model is not self.model and self.choices.average and self.choices.average.recompute:
+                with borrowed_rngs():
+                    recompute_batchnorm(model, to_device(again().epoch(0)), forward=form.compute)
             return evaluate(model, form, to_device(held_out.epoch(0)), self.setup.metrics, step=step, epoch=epoch)
 
         return evaluation
@@ -480,6 +489,16 @@ class Trainer:
     def _settings(self) -> dict[str, str]:
         """What the trainer was given, in words, for ``run.json``."""
         return {name: str(value) for name, value in vars(self.choices).items() if name != "model"}
+
+
+def _in_order(data: Any) -> Any:
+    """The samples of a DataLoader in a loader of our own, so that reading them once more moves no RNG of the user's."""
+    if not isinstance(data, torch.utils.data.DataLoader) or isinstance(data.dataset, torch.utils.data.IterableDataset):
+        return data
+    size = data.batch_size or (None if data.batch_sampler is None else BATCH_SIZE)
+    return torch.utils.data.DataLoader(
+        data.dataset, size, collate_fn=data.collate_fn, num_workers=data.num_workers, generator=torch.Generator()
+    )
 
 
 def _with_batch_size(data: Any, how: dict[str, Any]) -> dict[str, Any]:
@@ -500,4 +519,5 @@ def _describe_evaluation(
     when = [] if every is None else ["every epoch" if every == 1 else f"every {every} epochs"]
     when += [] if every_steps is None else [f"every {every_steps} steps"]
     samples = "an unknown number of" if held_out.samples is None else f"{held_out.samples:,}"
-    return f"{' and '.join([*when, 'at the end'])}, on {samples} samples: {', '.join(['loss', *metrics])}"
+    size = "" if held_out.batch_size is None else f" in batches of {held_out.batch_size}"
+    return f"{' and '.join([*when, 'at the end'])}, on {samples} samples{size}: {', '.join(['loss', *metrics])}"

@@ -104,6 +104,7 @@ def test_ctrl_c_ends_with_130_and_a_complete_record(command: Command, tiny: str,
     ended = command("train", "mine.py:stopped_by_hand", "--out", "run")
     assert ended.code == 130
     assert "interrupted · 1 step in" in ended.out
+    assert ended.out.endswith("run: run\n")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["status"], facts["steps"]) == ("interrupted", 1)
     events = [json.loads(line)["event"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]

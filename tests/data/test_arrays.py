@@ -26,6 +26,7 @@ def test_batches_are_the_order_cut_in_pieces(
     made = ArrayFeed(torch.arange(samples), batch_size=batch_size, seed=3, shuffle=shuffle, drop_last=drop_last)
     whole = list(made.epoch(epoch))
     assert len(whole) == made.batches
+    assert sum(map(len, whole)) == made.samples
     assert all(len(batch) == batch_size for batch in whole[:-1])
     read = torch.cat(whole) if whole else torch.arange(0)
     expected = order(samples, 3, epoch, shuffle)

@@ -52,7 +52,7 @@ def test_the_way_is_chosen_and_says_why(data: Any, batch_size: int | None, kind:
         (Stream(), {"batch_size": None}, ArgumentError, "batch_size is needed to read a Stream"),
         (torch.zeros(3), {"batch_size": 1, "workers": -1}, ArgumentError, "workers=-1"),
         (torch.zeros(3), {"batch_size": 1, "worker_timeout": 0}, ArgumentError, "worker_timeout=0"),
-        (torch.zeros(3), {"batch_size": 4, "drop_last": True}, DataError, "3 samples, batch_size=4"),
+        (torch.zeros(3), {"batch_size": 4, "drop_last": True}, DataError, "fewer samples than batch_size=4"),
         (DataLoader(SAMPLES), {"batch_size": 4}, ArgumentError, "has a batch size of its own"),  # type: ignore[arg-type]
         ([], {"batch_size": 4}, DataError, "the data is empty"),
         ({}, {"batch_size": 4}, DataError, "the data is empty"),

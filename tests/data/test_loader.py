@@ -195,6 +195,7 @@ if __name__ == "__main__":
 def test_workers_that_are_spawned_give_the_same_bits_and_refuse_lambdas(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)
-    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

@@ -68,7 +68,7 @@ def test_a_start_gives_the_tail(workers: int) -> None:
 def test_what_is_known() -> None:
     unknown, known = feed(Numbers(10), batch_size=4), feed(Sized(10), batch_size=4, drop_last=True)
     assert (unknown.samples, unknown.batches, unknown.batch_size) == (None, None, 4)
-    assert (known.samples, known.batches) == (10, 2)
+    assert (known.samples, known.batches) == (8, 2)
     assert len(list(known.epoch(0))) == 2
     assert "workers=3 reduced to 1" in feed(Numbers(10), batch_size=4, workers=3).reason
 

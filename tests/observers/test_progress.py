@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pty
 import re
@@ -89,10 +90,15 @@ def test_a_file_costs_no_reading_of_losses(started: RunStarted, stepped: Stepped
 
 
 def test_a_terminal_shows_all_that_one_looks_for(run: list[Event]) -> None:
-    text = shown(run, force_terminal=True)
+    file = io.StringIO()
+    progress = Progress(Console(file=file, force_terminal=True, width=100), clock=itertools.count(0.0, 0.2).__next__)
+    for event in run:
+        progress(event)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
     assert "epoch 1/2 · step 3 · train loss 0.625" in text
+    assert text.endswith("  last  val loss 0.75, accuracy 0.8125 at step 6\n")
     drawings = [line for line in text.splitlines() if "samples/s" in line or "left" in line]
-    assert any(re.search(r"epoch 2/2 .*step 6/6 .*0:00, 0:00 left", line) for line in drawings), text
+    assert any(re.search(r"epoch 2/2 .*step 6/6 .*\d:\d\d, \d:\d\d left", line) for line in drawings), text
     assert any("loss 0.5 · val loss 0.5, accuracy 0.75 · rate 0.1" in line for line in text.splitlines()), text
 
 
@@ -107,10 +113,45 @@ def test_a_terminal_is_redrawn_ten_times_a_second_at_most(started: RunStarted, s
         progress(unreadable._replace(step=step))  # reading this loss would raise: none is read between drawings
         sizes.append(len(file.getvalue()))
     assert len(set(sizes)) == 1
-    clock.now += 0.002
+    clock.now += 0.03
     progress(stepped(100))
     assert len(file.getvalue()) > sizes[-1]
     progress(RunEnded(100, 0, "finished", 1.0))
+
+
+def test_short_epochs_are_drawn_ten_times_a_second_at_most_and_all_said(
+    started: RunStarted, stepped: Stepped, evaluated: Evaluated, clock: Any
+) -> None:
+    file = io.StringIO()
+    progress = Progress(Console(file=file, force_terminal=True, width=100), clock=clock)
+    progress(started)
+    drawings = []
+    for epoch in range(1000):
+        for event in (
+            stepped(epoch + 1, epoch=epoch),
+            evaluated(epoch + 1, 0.5, epoch=epoch),
+            EpochEnded(epoch, epoch + 1, 0.5, 4, 0.003),
+        ):
+            before = file.tell()
+            progress(event)
+            if file.tell() > before:
+                drawings.append(clock.now)
+            clock.now += 0.001
+    progress(RunEnded(1000, 1000, "finished", 3.0))
+    assert 24 <= len(drawings) <= 30
+    assert all(sum(start <= at < start + 1.0 for at in drawings) <= 10 for start in drawings)
+    assert file.getvalue().count("· train loss 0.5 · val loss 0.5 ·") == 1000
+
+
+def test_the_end_of_a_slow_epoch_is_said_at_once(started: RunStarted, stepped: Stepped, clock: Any) -> None:
+    file = io.StringIO()
+    progress = Progress(Console(file=file, force_terminal=True, width=100), clock=clock)
+    progress(started)
+    clock.now += 10.0
+    progress(stepped(1))
+    progress(EpochEnded(0, 1, 0.5, 4, 10.0))
+    assert "epoch 1/2 · step 1 · train loss 0.5" in file.getvalue()
+    progress(RunEnded(1, 1, "finished", 10.0))
 
 
 def test_speed_and_time_left(started: RunStarted, stepped: Stepped, evaluated: Evaluated, clock: Any) -> None:
@@ -189,7 +230,7 @@ def test_a_notebook_shows_one_output_that_is_updated() -> None:
     screen.draw("loss 0.4")
     screen.line("epoch 1")
     screen.close()
-    assert cell.shown == ["plan", "plan\nloss 0.5", "plan\nloss 0.4", "plan\nepoch 1", "plan\nepoch 1"]
+    assert cell.shown == ["plan\nloss 0.5", "plan\nloss 0.4", "plan\nepoch 1"]
 
 
 def test_a_dumb_terminal_gets_lines() -> None:
@@ -218,6 +259,7 @@ progress(RunEnded(1, 0, "finished", 1.0))
     assert process.returncode == 0, text.decode()
     assert text.count(b"loss 0.5") >= 2  # drawn, and drawn again below the user's line
     assert b"a line of the user's" in text
+    assert b"finished \xc2\xb7 1 step in 1 s" in text
     assert text.index(b"\x1b[?25l") < text.index(b"\x1b[?25h")  # the cursor is hidden, and comes back
 
 

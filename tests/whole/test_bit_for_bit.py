@@ -17,7 +17,7 @@ import trueloop as tl
 from trueloop.data.cursor import order
 from trueloop.testing import classification, mlp, regression, same_bits
 
-EPOCHS = 3
+EPOCHS = 2
 BATCHES = 7  # an odd number: 2, 3 and 4 microbatches a window all leave a short last window
 
 
@@ -45,7 +45,6 @@ def partly_ignored() -> tuple[Tensor, Tensor]:
 CLASS_WEIGHTS = torch.tensor([0.3, 1.0, 2.5, 0.7])
 PROBLEMS = {
     "mse": Problem(nn.MSELoss(), regressed()),
-    "huber": Problem(nn.HuberLoss(), regressed()),
     "cross_entropy": Problem(nn.CrossEntropyLoss(), classification(4 * BATCHES), 4),
     "smoothed": Problem(nn.CrossEntropyLoss(label_smoothing=0.1), classification(4 * BATCHES), 4),
     "bce": Problem(nn.BCEWithLogitsLoss(pos_weight=torch.full((4,), 2.5)), many_labelled(), 4),
@@ -365,7 +364,7 @@ def test_lbfgs_through_its_closure_is_the_one_by_hand() -> None:
                 optimizer.zero_grad()
                 loss = nn.functional.mse_loss(expected(inputs), targets)
                 loss.backward()  # type: ignore[no-untyped-call]
-                return loss
+                return loss.detach()
 
             optimizer.step(closure)  # type: ignore[arg-type]
     trainer = tl.Trainer(model, nn.MSELoss(), torch.optim.LBFGS(model.parameters(), **settings))

@@ -31,7 +31,11 @@ def run(arguments: Sequence[str]) -> int:
     given = parse(found, flags, extra=[_out_flag(found.name)])
     out = given.pop("out") or _free(Path("runs"), found.name)
     recipe = build(found, given)
-    recipe.fit(out=out, about={"recipe": describe(found, _without_out(flags), given)})
+    try:
+        recipe.fit(out=out, about={"recipe": describe(found, _without_out(flags), given)})
+    except KeyboardInterrupt:
+        print(f"run: {out}")
+        raise
     _report(recipe)
     print(f"run: {out}")
     return 0

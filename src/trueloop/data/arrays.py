@@ -41,9 +41,10 @@ class ArrayFeed:
 
     def __init__(self, data: Any, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool = False) -> None:
         self.arrays = as_tensors(data)
-        self.samples = length(self.arrays)
+        self._rows = length(self.arrays)
         self.batch_size = batch_size
-        self.batches = self.samples // batch_size if drop_last else -(-self.samples // batch_size)
+        self.batches = self._rows // batch_size if drop_last else -(-self._rows // batch_size)
+        self.samples = min(self.batches * batch_size, self._rows)
         self.shuffled = shuffle
         self.reason = "in memory: " + (
             "one gather by index per batch" if shuffle else "slices of the arrays, nothing is copied"
@@ -52,15 +53,18 @@ class ArrayFeed:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number`` from batch ``start`` on; nothing before it is touched."""
-        first, last = start * self.batch_size, min(self.batches * self.batch_size, self.samples)
+        first, last = start * self.batch_size, self.samples
         if first >= last:
             return iter(())
+        tensors: list[Tensor] = list(leaves(self.arrays))
+        usual = type(self.arrays) is tuple and len(self.arrays) == len(tensors) == 2  # (X, y): no walk for each batch
         if not self.shuffled:
+            if usual:
+                x, y = (torch.split(tensor[first:last], self.batch_size) for tensor in tensors)
+                return zip(x, y, strict=True)
             return _slices(self.arrays, first, last, self.batch_size)
-        tensors = list(leaves(self.arrays))
-        index = order(self.samples, self._seed, number, shuffle=True)[first:last].to(tensors[0].device)
+        index = order(self._rows, self._seed, number, shuffle=True)[first:last].to(tensors[0].device)
         rows = torch.split(index, self.batch_size)
-        usual = type(self.arrays) is tuple and len(self.arrays) == len(tensors) == 2
         if usual and not any(tensor.dtype in _SIGNED for tensor in tensors):
             return _gathered_pairs(tensors[0], tensors[1], rows)
         return _gathered(self.arrays, rows)

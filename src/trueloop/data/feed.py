@@ -20,7 +20,7 @@ class Feed(Protocol):
 
     @property
     def samples(self) -> int | None:
-        """Samples an epoch, those left out by ``drop_last`` included; None where it cannot be known."""
+        """Samples an epoch, without those that ``drop_last`` leaves out; None where it cannot be known."""
 
     @property
     def batch_size(self) -> int | None:
@@ -87,8 +87,8 @@ def feed(
     chosen = _choose(data, batch_size, seed, shuffle, workers, worker_timeout, drop_last)
     if chosen.batches == 0:
         raise DataError(
-            f"an epoch must have at least 1 batch, but drop_last=True leaves out the only one: {chosen.samples} "
-            f"samples, batch_size={batch_size}; pass drop_last=False or a smaller batch_size"
+            f"an epoch must have at least 1 batch, but drop_last=True leaves out the only one: there are fewer samples "
+            f"than batch_size={batch_size}; pass drop_last=False or a smaller batch_size"
         )
     return chosen
 

@@ -58,11 +58,12 @@ class WorkerFeed:
         worker_timeout: float = 300.0,
         drop_last: bool = False,
     ) -> None:
-        self.samples = len(dataset)
-        if self.samples == 0:
+        self._rows = len(dataset)
+        if self._rows == 0:
             raise DataError(f"the dataset is empty: len() of this {type(dataset).__name__} is 0; at least 1 is needed")
         self.batch_size = batch_size
-        self.batches = self.samples // batch_size if drop_last else -(-self.samples // batch_size)
+        self.batches = self._rows // batch_size if drop_last else -(-self._rows // batch_size)
+        self.samples = min(self.batches * batch_size, self._rows)
         self.shuffled = shuffle
         self.reason = f"sample by sample, {by_whom(workers)}; random numbers from (seed, epoch, sample)"
         self._dataset, self._seed = dataset, seed
@@ -81,7 +82,7 @@ class WorkerFeed:
             self._running.close()
 
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
-        rows = order(self.samples, self._seed, epoch, self.shuffled)
+        rows = order(self._rows, self._seed, epoch, self.shuffled)
 
         def samples(batch: int) -> list[int]:
             return rows[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()

@@ -59,6 +59,7 @@ class StreamFeed:
         self.batches = None
         if self.samples is not None:
             self.batches = self.samples // batch_size if drop_last else -(-self.samples // batch_size)
+            self.samples = min(self.batches * batch_size, self.samples)
         self.shuffled = False
         self.reason = f"one stream in its own order, {by_whom(min(workers, 1))}"
         if workers > 1:

@@ -54,12 +54,15 @@ def watched(
         >>> list(watched(DataLoader([1, 2, 3], batch_size=2), timeout=60))
         [tensor([1, 2]), tensor([3])]
     """
+    if loader.num_workers == 0:
+        yield from loader  # what it raises is the user's own, with the user's own traceback
+        return
     with _no_signal_handler():
         iterator = iter(loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             _take_over(iterator)
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
-        yield from iterator  # no workers: what it raises is the user's own, with the user's own traceback
+        yield from iterator  # a subclass with an __iter__ of its own: not ours to watch
         return
     alarm = _Alarm(iterator, loader.timeout or timeout)
     alarm.start()
@@ -70,11 +73,9 @@ def watched(
                 with alarm.waiting():
                     batch = _fetch(iterator)
             except Exception as error:
-                failure = _failure(error, iterator, alarm, making)
                 healthy = False
-                if failure is None:
-                    raise
-                raise failure from error
+                _blame(error, iterator, alarm, making)
+                raise  # no worker is to blame: too many open files, say
             if alarm.killed is not None:  # the batch came in the very moment in which its worker was given up
                 healthy = False
                 raise _hangs(alarm.killed, iterator, alarm.timeout, making)
@@ -133,20 +134,19 @@ class _Alarm(threading.Thread):
         self.join()
 
 
-def _failure(
+def _blame(
     error: Exception, iterator: _MultiProcessingDataLoaderIter, alarm: _Alarm, making: Callable[[int], Making]
-) -> WorkerError | None:
-    """What the exception really means; None for what no worker is to blame for (too many open files, say)."""
+) -> None:
+    """Raise what the exception really means, if a worker is to blame."""
+    # No error in a local variable: its traceback holds the frame, a circle that keeps a loader and its workers alive.
     if alarm.killed is not None:
-        return _hangs(alarm.killed, iterator, alarm.timeout, making)
+        raise _hangs(alarm.killed, iterator, alarm.timeout, making) from error
     if raised := re.search(r"in DataLoader worker process (\d+)", str(error)):
         number = int(raised.group(1))
-        return WorkerError(
-            f"loader worker {number} raised {type(error).__name__}: {error}", worker=number, cause="raised"
-        )
+        words = f"loader worker {number} raised {type(error).__name__}: {error}"
+        raise WorkerError(words, worker=number, cause="raised") from error
     if isinstance(error, (RuntimeError, OSError, EOFError)) and (dead := _dead(iterator._workers)):
-        return _died(dead[0], iterator._workers[dead[0]], making(dead[0]))
-    return None
+        raise _died(dead[0], iterator._workers[dead[0]], making(dead[0])) from error
 
 
 def _died(number: int, worker: BaseProcess, making: Making) -> WorkerError:
@@ -193,7 +193,6 @@ def _dead(workers: Sequence[BaseProcess]) -> list[int]:
 # ---- torch's private parts -------------------------------------------------------------------------------------------
 
 _END = object()
-
 
 _POLL_SECONDS = 0.5
 """How often a wait looks whether the workers live; torch's own is 5 s."""

@@ -14,15 +14,15 @@ from rich.text import Text
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, StepEnded
 from trueloop.observers.screen import Screen, choose_screen
 
-_SECONDS_BETWEEN_DRAWINGS = 0.1
+_SECONDS_BETWEEN_DRAWINGS = 0.125  # 8 a second, and an epoch's end may come one early: 10 at most in any second
 
 
 class Progress:
     """Prints the plan, a line per epoch (and per evaluation within one), and a summary.
 
     In a terminal or a notebook there is a live display below: epoch, step, loss, the last metrics, rate, samples/s and
-    the time left of the whole run, drawn at most 10 times a second. A step that is not drawn costs a look at the clock;
-    the loss is read from the device only when it is drawn.
+    the time left of the whole run, drawn at most 10 times a second; lines wait for it. A step that is not drawn costs a
+    look at the clock; the loss is read from the device only when it is drawn.
 
     Args:
         console: where to print; standard output by default.
@@ -65,8 +65,10 @@ class Progress:
 
     def _begin(self, event: RunStarted | None) -> None:
         self._chosen: Screen | None = None
-        self._due = -math.inf
+        self._due = -math.inf  # when a step has more to do than to be remembered
+        self._next_drawing = -math.inf
         self._last = None
+        self._epoch = event.epoch if event else 0
         self._samples = 0
         self._epochs = event.plan.epochs if event else None
         self._steps = event.plan.steps if event else None
@@ -87,7 +89,8 @@ class Progress:
             self._chosen = choose_screen(self.console or Console())
         return self._chosen
 
-    def _tick(self) -> None:
+    def _tick(self, early: float = 0.0) -> None:
+        """Says what was held back, and draws if it is time (or will be in ``early`` seconds)."""
         if self._held is not None:
             self._screen.line(_joined(f"step {self._held.step:,}", _metrics(self._held), _seconds(self._held.seconds)))
             self._held = None
@@ -95,9 +98,11 @@ class Progress:
             self._due = math.inf
             return
         now = self._clock()
-        self._due = now + _SECONDS_BETWEEN_DRAWINGS
-        self._measure_speed(now)
-        self._screen.draw(self._drawing(now))
+        if now >= self._next_drawing - early:
+            self._next_drawing = max(self._next_drawing, now) + _SECONDS_BETWEEN_DRAWINGS
+            self._measure_speed(now)
+            self._screen.draw(self._drawing(now))
+        self._due = self._next_drawing
 
     def _evaluated(self, event: EvalEnded) -> None:
         if self._held is not None:
@@ -125,11 +130,11 @@ class Progress:
                 _seconds(event.seconds),
             )
         )
-        self._tick()
+        self._epoch = event.epoch + 1
+        self._tick(early=_SECONDS_BETWEEN_DRAWINGS)
 
     def _run_ended(self, event: RunEnded) -> None:
         self._tick()
-        self._screen.close()
         steps = event.step - self._first_step
         training = event.seconds - self._evaluating_seconds
         self._screen.line(
@@ -143,6 +148,7 @@ class Progress:
             if self._best.step != self._latest.step:
                 self._screen.line(f"  best  {_metrics(self._best)} at step {self._best.step:,}")
             self._screen.line(f"  last  {_metrics(self._latest)} at step {self._latest.step:,}")
+        self._screen.close()
         self._chosen = None
 
     def _measure_speed(self, now: float) -> None:
@@ -155,9 +161,9 @@ class Progress:
 
     def _drawing(self, now: float) -> RenderableType:
         step = self._last.step if self._last else self._first_step
-        epoch = self._last.epoch if self._last else 0
         head = Table.grid(padding=(0, 1))
-        cells: list[RenderableType] = [f"epoch {_of(epoch + 1, self._epochs)}"]
+        epoch = self._epoch + 1 if self._epochs is None else min(self._epoch + 1, self._epochs)
+        cells: list[RenderableType] = [f"epoch {_of(epoch, self._epochs)}"]
         if self._steps_per_epoch:
             cells.append(ProgressBar(self._steps_per_epoch, step - self._epoch_step, width=30))
         elif self._total():

@@ -11,9 +11,14 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+_LINES_IN_A_NOTEBOOK = 200
+
 
 class Screen(ABC):
-    """Takes lines that stay, and, where it is live, a drawing below them that changes."""
+    """Takes lines that stay, and, where it is live, a drawing below them that changes.
+
+    A live one shows lines together with the next drawing, or when it is closed: an epoch may take a millisecond.
+    """
 
     live: bool
     """Whether drawings are shown at all; who draws can spare the trouble otherwise."""
@@ -54,7 +59,8 @@ class Lines(Screen):
         self._console = console
 
     def line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        self._console.file.write(text + "\n")  # rich would take 200 µs to lay it out, and break it at 80 characters
+        self._console.file.flush()
 
     def draw(self, drawing: RenderableType) -> None:
         pass
@@ -72,19 +78,28 @@ class Terminal(Screen):
     live = True
 
     def __init__(self, console: Console) -> None:
-        self._lines = Lines(console)
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._waiting: list[str] = []
 
     def line(self, text: str) -> None:
-        self._lines.line(text)
+        self._waiting.append(text)
 
     def draw(self, drawing: RenderableType) -> None:
+        self._print()
         if not self._live.is_started:
             self._live.start()
         self._live.update(drawing, refresh=True)
 
     def close(self) -> None:
         self._live.stop()
+        self._print()
+
+    def _print(self) -> None:
+        if self._waiting:
+            lines = "\n".join(self._waiting)
+            self._waiting.clear()
+            self._console.print(lines, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 class Notebook(Screen):
@@ -103,7 +118,6 @@ class Notebook(Screen):
 
     def line(self, text: str) -> None:
         self._kept.append(text)
-        self._show(None)
 
     def draw(self, drawing: RenderableType) -> None:
         self._show(drawing)
@@ -114,7 +128,8 @@ class Notebook(Screen):
     def _show(self, drawing: RenderableType | None) -> None:
         page = Console(file=StringIO(), width=100, force_jupyter=False, force_terminal=False)
         with page.capture() as text:
-            page.print(Group(*(Text(line) for line in self._kept), *([drawing] if drawing is not None else [])))
+            kept = self._kept[-_LINES_IN_A_NOTEBOOK:]  # all of it is sent anew at each drawing
+            page.print(Group(*map(Text, kept), *([drawing] if drawing is not None else [])))
         bundle = {"text/plain": text.get().rstrip("\n")}
         if self._handle is None:
             self._handle = self._display(bundle, raw=True, display_id=True)

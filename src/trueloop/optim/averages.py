@@ -71,6 +71,8 @@ class Average:
         start: the first step that counts: an int is a number of optimizer steps, a float a fraction of the run.
         every_steps: how often after that.
         evaluate: whether evaluations use the average instead of the weights.
+        recompute: whether BatchNorm's statistics are made anew from the training data before each evaluation; where
+            not, they are averaged as the weights are.
 
     Example:
         >>> late = Average("the last one", lambda taken: 1.0, start=1.0)
@@ -83,6 +85,7 @@ class Average:
     start: int | float = 0
     every_steps: int = 1
     evaluate: bool = True
+    recompute: bool = False
 
     def begin(self, model: nn.Module) -> Averaged:
         """The average of nothing yet: a copy of ``model``, to be given to ``update_parameters`` when ``due``."""
@@ -152,7 +155,7 @@ def swa(start: float = 0.75, *, start_step: int | None = None, every_steps: int 
         raise ArgumentError(f"every_steps must be 1 or more, got every_steps={every_steps}; 1 takes in every step")
     begins = float(start) if start_step is None else start_step
     text = f"swa(start={start})" if start_step is None else f"swa(start_step={start_step})"
-    return Average(text, lambda taken: 1 / (taken + 1), begins, every_steps, evaluate)
+    return Average(text, lambda taken: 1 / (taken + 1), begins, every_steps, evaluate, recompute=True)
 
 
 Forward = Callable[[nn.Module, Any], Any]

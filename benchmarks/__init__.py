@@ -1,0 +1,1 @@
+"""Side by side with the hand-written loop and the peers; ``run.py`` is the command."""

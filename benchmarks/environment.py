@@ -1,0 +1,71 @@
+"""The environments: ours, and ``.bench-venv`` with the peers, which is made here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.machine import ROOT
+from benchmarks.rounds import say
+
+TORCH = "2.13.0"
+FOLDER = ROOT / ".bench-venv"
+LIST = ROOT / "benchmarks" / "peers.txt"
+_STAMP = FOLDER / ".made"
+
+
+def ours() -> Path:
+    """The Python that runs this."""
+    return Path(sys.executable)
+
+
+def peers() -> tuple[Path, dict[str, str]]:
+    """The peers' Python, and why some of them are missing; installs what is not there, once a version of the list."""
+    python = FOLDER / "bin" / "python"
+    if not (_STAMP.exists() and _STAMP.read_text() == LIST.read_text()):
+        _make(python)
+        _STAMP.write_text(LIST.read_text())
+    return python, _missing(python)
+
+
+def _make(python: Path) -> None:
+    if not python.exists():
+        say(f"making {FOLDER}")
+        subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
+    (FOLDER / ".gitignore").write_text("*\n")
+    say(f"installing torch {TORCH}")
+    if _pip(
+        python, f"torch=={TORCH}+cpu", "--retries", "0", "--extra-index-url", "https://download.pytorch.org/whl/cpu"
+    ):
+        problem = _pip(python, f"torch=={TORCH}")
+        if problem:
+            raise SystemExit(f"torch {TORCH} cannot be installed into {FOLDER}: {problem}")
+    say("installing the peers")
+    if _pip(python, f"torch=={TORCH}", "-r", str(LIST)):
+        for wanted in _wanted():  # one bad apple: the others by themselves
+            problem = _pip(python, f"torch=={TORCH}", wanted)
+            if problem:
+                say(f"{wanted} cannot be installed: {problem}")
+
+
+def _missing(python: Path) -> dict[str, str]:
+    ask = "from importlib.metadata import distributions; print(*(d.metadata['Name'].lower() for d in distributions()))"
+    found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    names = [wanted.partition("==")[0] for wanted in _wanted()]
+    return {name: f"not installed: pip could not install {name}" for name in names if name not in found}
+
+
+def _wanted() -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in LIST.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def _pip(python: Path, *arguments: str) -> str | None:
+    """Installs; what is wrong, if it is."""
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode == 0:
+        return None
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")]
+    return (errors or ended.stderr.splitlines() or ["no reason given"])[-1][:200]

@@ -1,0 +1,109 @@
+"""Side by side with the loop written by hand and with the peers: one command, one table.
+
+``make bench`` is ``python benchmarks/run.py``. It makes ``.bench-venv`` for the peers (versions in ``peers.txt``), runs
+the cases (``cases/``) with 1 thread and with 2, and writes ``RESULTS.md``. Each variant (``peers/``) lives in a process
+of its own that trains on request (``worker.py``); a round asks each one once, in random order, and figures are medians
+over the rounds: times, and ratios taken within each round. What other processes took of the machine meanwhile is
+measured and said; above a few percent, run it again when it is quiet. A peer that cannot be installed or run stands in
+the table with its reason. ``--quick`` looks whether all works (minutes, writes nothing); ``--only overhead`` runs one
+case and leaves the others' sections in ``RESULTS.md``; ``--accuracy`` runs the slow comparison, and nothing else.
+
+A new variant is a function ``(work, epochs) -> Trained`` in ``peers/`` and a line in a case. A new case is a file in
+``cases/`` with ``measure`` and ``section``, and a line below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the project, so that this folder's files shadow nothing
+
+from benchmarks import environment, machine, table  # noqa: E402
+from benchmarks.cases import accuracy, cnn, overhead, regression, startup  # noqa: E402
+from benchmarks.rounds import How, Pool, Rounds, say  # noqa: E402
+
+CASES: dict[str, ModuleType] = {"regression": regression, "cnn": cnn, "overhead": overhead, "startup": startup}
+RESULTS = machine.ROOT / "benchmarks" / "RESULTS.md"
+THREADS = (1, 2)
+
+
+def main() -> None:
+    """Measures what is asked for, writes and prints it."""
+    asked = _arguments()
+    names = [name for name in CASES if name in asked.only] if asked.only else list(CASES)
+    how = How(ours=environment.ours(), peers=None, rounds=2 if asked.quick else asked.rounds, quick=asked.quick)
+    if not asked.no_peers and not asked.accuracy and {"regression", "cnn"} & set(names):
+        how.peers, how.peers_missing = environment.peers()
+    started = time.monotonic()
+    sections = _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _measured(how, names)
+    top = _top(how)
+    if asked.quick:
+        print("\n\n".join([top, *(f"## {title}\n\n{body}" for title, body in sections.items())]))
+    else:
+        order = [module.TITLE for module in (*CASES.values(), accuracy)]
+        table.replace_sections(RESULTS, top, sections, order)
+        print(RESULTS.read_text())
+    say(f"{(time.monotonic() - started) / 60:.1f} minutes" + ("" if asked.quick else f"; written to {RESULTS}"))
+
+
+def _measured(how: How, names: list[str]) -> dict[str, str]:
+    results: dict[str, dict[int, Any]] = {name: {} for name in names}
+    disturbed = {name: machine.Disturbance() for name in names}
+    for threads in THREADS:
+        pool = Pool(threads)
+        try:
+            for name in names:
+                if name == "startup" and threads != THREADS[0]:
+                    continue
+                result = CASES[name].measure(how, pool)
+                results[name][threads] = result
+                rounds: Rounds = getattr(result, "rounds", result)
+                disturbed[name].others += rounds.disturbance.others
+                disturbed[name].wall += rounds.disturbance.wall
+        finally:
+            pool.close()
+    return {
+        CASES[name].TITLE: f"{machine.stamp(disturbed[name].share)} {how.rounds} rounds.\n\n"
+        + CASES[name].section(results[name], how)
+        for name in names
+    }
+
+
+def _accuracy(how: How, seeds: int, epochs: int) -> dict[str, str]:
+    pool = Pool(threads=THREADS[-1])
+    try:
+        result = accuracy.measure(how, pool, seeds, epochs)
+    finally:
+        pool.close()
+    return {accuracy.TITLE: f"{machine.stamp()} {seeds} seeds.\n\n" + accuracy.section(result)}
+
+
+def _top(how: How) -> str:
+    return f"""# Side by side
+
+Written by `make bench` (`benchmarks/run.py`, which says how it measures); do not edit. Figures are medians over rounds
+in which every variant runs once, in random order, each in a process of its own; ratios are taken within each round.
+"× by hand" is wall time, "CPU ×" CPU time of the process: on a machine that others use too, the second is steadier.
+
+{machine.describe(how.ours)}."""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="2 short rounds, to see that all works; writes nothing")
+    parser.add_argument("--only", action="append", choices=list(CASES), help="this case only; may be repeated")
+    parser.add_argument("--no-peers", action="store_true", help="the loop by hand and trueloop only")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each case (default: %(default)s)")
+    parser.add_argument("--accuracy", action="store_true", help="the slow comparison of accuracy, and nothing else")
+    parser.add_argument("--seeds", type=int, default=3, help="for --accuracy (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="for --accuracy (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

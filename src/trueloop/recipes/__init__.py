@@ -1,0 +1,1 @@
+"""Recipes that come with trueloop: ``trueloop train NAME``. Each is one file to copy and change."""

@@ -1,0 +1,70 @@
+"""The bundled recipes as the command line sees them: names, summaries, typed and documented parameters."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trueloop as tl
+from trueloop.cli.find import bundled
+
+NAMES = ("char_lm", "digits", "fashion_mnist", "regression")
+
+
+def function(name: str) -> Callable[..., tl.Recipe]:
+    found: Callable[..., tl.Recipe] = getattr(importlib.import_module(f"trueloop.recipes.{name}"), name)
+    return found
+
+
+def test_they_are_listed() -> None:
+    assert set(NAMES) <= set(bundled())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_summed_up_in_a_line(name: str) -> None:
+    assert re.fullmatch(r"An? small .{20,80}\.|An MLP .{20,80}\.|A small .{20,80}", bundled()[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_parameter_is_typed_documented_and_has_a_default(name: str) -> None:
+    described = function(name).__doc__ or ""
+    for parameter in inspect.signature(function(name)).parameters.values():
+        assert parameter.annotation is not parameter.empty
+        assert parameter.default is not parameter.empty
+        assert re.search(rf"^ +{parameter.name}: \S", described, re.MULTILINE), f"{parameter.name} is not documented"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_names_each_flag(name: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(tl.__file__).parents[1]), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "trueloop.cli.main", "train", name, "--help"]
+    report = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert report.returncode == 0, report.stderr
+    for parameter in inspect.signature(function(name)).parameters:
+        assert f"--{parameter.replace('_', '-')}" in report.stdout
+
+
+@pytest.mark.parametrize("name", ["digits", "regression", "char_lm"])
+def test_the_seed_decides_the_first_weights_and_the_data(name: str) -> None:
+    def made(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        random.seed(), np.random.seed(), torch.seed()
+        recipe = function(name)(seed=seed)
+        data = [recipe.train] if isinstance(recipe.train, torch.Tensor) else list(recipe.train)
+        return list(recipe.trainer.model.parameters()), data
+
+    first, again, other = made(1), made(1), made(2)
+    assert all(
+        torch.equal(a, b) for part, same in zip(first, again, strict=True) for a, b in zip(part, same, strict=True)
+    )
+    assert not all(torch.equal(a, b) for a, b in zip(first[0], other[0], strict=True))
