@@ -325,7 +325,7 @@ def l2(strength: float) -> Penalty:
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
         >>> _ = nn.init.constant_(layer.weight, 2.0)
-        >>> float(l2(0.5)(layer))
+        >>> l2(0.5)(layer).item()
         2.0
     """
     _non_negative("l2", strength)
@@ -338,7 +338,7 @@ def l1(strength: float) -> Penalty:
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
         >>> _ = nn.init.constant_(layer.weight, -2.0)
-        >>> float(l1(0.5)(layer))
+        >>> l1(0.5)(layer).item()
         2.0
     """
     _non_negative("l1", strength)
