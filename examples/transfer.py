@@ -10,7 +10,7 @@ import trueloop as tl
 tl.seed_all(0)
 labels = torch.arange(256) % 2
 images = torch.randn(256, 1, 8, 8)
-images[labels == 1, :, :, :4] += 0.5  # is the left half brighter?
+images[labels == 1, :, :, :4] += 1.0  # is the left half brighter?
 
 stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())  # say that these two were trained
 body = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())  # on many other images

@@ -8,7 +8,7 @@ import trueloop as tl
 tl.seed_all(0)
 signal = torch.randn(32, 240, 1)  # 32 streams of 240 moments
 echo = signal.roll(2, dims=1)  # the task: say what was heard two moments ago
-pieces = list(zip(signal.split(6, dim=1), echo.split(6, dim=1), strict=True))  # batches, in the order of time
+pieces = list(zip(signal.chunk(40, dim=1), echo.chunk(40, dim=1), strict=True))  # batches, in the order of time
 
 
 class Listener(nn.Module):

@@ -63,7 +63,9 @@ def test_the_step_and_the_first_bad_module_are_named_and_the_weights_are_those_b
         if isinstance(event, tl.StepEnded):
             kept[:] = states(model)
 
-    with pytest.raises(NonFiniteError, match=r"not finite; the first module whose output is not is middle \(Breaking\)") as caught:
+    with pytest.raises(
+        NonFiniteError, match=r"not finite; the first module whose output is not is middle \(Breaking\)"
+    ) as caught:
         trainer.fit(
             regression(60), epochs=1, batch_size=4, shuffle=False, observers=[record, keep], progress=False
         )  # fmt: skip

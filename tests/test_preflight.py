@@ -84,7 +84,9 @@ def test_one_hot_or_columns_of_labels_are_told_what_to_do() -> None:
     one_column = y.unsqueeze(1)
     refused(mlp(outputs=4), nn.CrossEntropyLoss(), (x, one_column), LossError, r"got \(4, 1\); squeeze the labels")
     one_hot = nn.functional.one_hot(y, 4)
-    refused(mlp(outputs=4), nn.CrossEntropyLoss(), (x, one_hot), LossError, r"expected labels of shape \(4,\).*got \(4, 4\)")
+    refused(
+        mlp(outputs=4), nn.CrossEntropyLoss(), (x, one_hot), LossError, r"expected labels of shape \(4,\).*got \(4, 4\)"
+    )
     refused(mlp(outputs=4), nn.CrossEntropyLoss(), (x, one_hot[:, :3].float()), DataError, "convert labels: y.long")
 
 
@@ -114,7 +116,9 @@ def test_shapes_that_would_broadcast_within_a_function_of_ones_own() -> None:
 
 def test_integer_targets_of_a_regression() -> None:
     x, y = regression(12)
-    refused(mlp(), nn.MSELoss(), (x, y.long()), DataError, r"floating-point target for MSELoss.*torch.int64.*y.float\(\)")
+    refused(
+        mlp(), nn.MSELoss(), (x, y.long()), DataError, r"floating-point target for MSELoss.*torch.int64.*y.float\(\)"
+    )
     refused(mlp(), nn.BCEWithLogitsLoss(), (x, (y > 0).long()), DataError, r"convert it: y.float\(\)")
 
 

@@ -36,7 +36,9 @@ def test_no_trainable_parameter() -> None:
 
 
 def test_an_optimizer_that_holds_none_of_the_models_parameters() -> None:
-    with pytest.raises(ArgumentError, match=r"holds none of the model's parameters \(it holds 4 others\).*Make the optimizer last"):
+    with pytest.raises(
+        ArgumentError, match=r"holds none of the model's parameters \(it holds 4 others\).*Make the optimizer last"
+    ):
         planned(mlp(), torch.optim.SGD(mlp().parameters()))
 
 
@@ -69,7 +71,9 @@ def test_a_name_for_an_optimizer_is_a_word_and_not_an_optimizer() -> None:
 def test_fit_has_one_optimizer() -> None:
     optimizers = {"0": tl.optim.sgd(lr=0.1), "2": tl.optim.sgd(lr=0.1)}
     trainer = tl.Trainer(mlp(), nn.MSELoss(), optimizers)
-    with pytest.raises(ArgumentError, match="one loss and one optimizer, got optimizers 0, 2; write a loop of your own"):
+    with pytest.raises(
+        ArgumentError, match="one loss and one optimizer, got optimizers 0, 2; write a loop of your own"
+    ):
         trainer.fit(regression(8), epochs=1, batch_size=4, progress=False)
 
 
@@ -200,6 +204,7 @@ def test_the_compiler_that_is_named_is_the_one_that_is_looked_for(monkeypatch: p
     assert "looked for no-such-compiler" in reason
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no compiler here")
 def test_with_a_compiler_model_and_loss_are_compiled_and_train_to_the_same_numbers() -> None:
     torch.compiler.reset()

@@ -432,9 +432,11 @@ KINDS = sorted(
 
 
 def settings_for(kind: str) -> dict[str, Any]:
-    return {"LBFGS": {"lr": 0.5, "line_search_fn": "strong_wolfe"}, "Adadelta": {"lr": 1.0}, "Muon": {"lr": 0.02, "weight_decay": 0.0}}.get(
-        kind, {"lr": 0.02}
-    )
+    return {
+        "LBFGS": {"lr": 0.5, "line_search_fn": "strong_wolfe"},
+        "Adadelta": {"lr": 1.0},
+        "Muon": {"lr": 0.02, "weight_decay": 0.0},
+    }.get(kind, {"lr": 0.02})
 
 
 def problem_for(kind: str) -> tuple[nn.Module, tuple[Tensor, Tensor]]:

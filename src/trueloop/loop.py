@@ -88,9 +88,9 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
         try:
             event = ritual.take(first, window, epoch)
         except NotFinite:
-            raise explain_not_finite(ritual.model, objective, window, ritual.step) from None
+            raise explain_not_finite(ritual.model, objective, window, ritual.step, run.feed) from None
         except (RuntimeError, ValueError, IndexError) as error:
-            explain(error, ritual.model, objective, window)
+            explain(error, ritual.model, objective, window, run.feed)
             raise
         first = objective
         if stop := (yield event):

@@ -93,7 +93,9 @@ def objective(loss: Callable[..., Any]) -> Objective:
         >>> float(objective(lambda model, batch: (model(batch[0]) - batch[1]).abs().mean()).compute(model, batch).loss)
         1.5
     """
-    if isinstance(loss, type) or not callable(loss):
+    if isinstance(loss, type):
+        raise ArgumentError(f"loss must be a loss and not its class, got {loss.__name__}; write {loss.__name__}()")
+    if not callable(loss):
         raise ArgumentError(f"loss must be a torch.nn loss or a callable (model, batch) -> loss, got {loss!r}")
     if is_criterion(loss):
         return _of_criterion(loss)

@@ -8,6 +8,7 @@ raised. Nothing of this runs in the hot path.
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +36,15 @@ def checked(objective: Objective, feed: Feed) -> Objective:
             try:
                 computed = objective.compute(model, batch)
             except UserWarning as warning:
-                raise LossError(_broadcast_story(str(warning))) from None
+                shapes = re.findall(r"torch.Size\((\[.*?\])\)", str(warning))
+                raise LossError(_broadcast_story(" and ".join(shapes) or str(warning))) from None
+            except (TypeError, AttributeError) as error:
+                if objective.criterion is None:
+                    error.add_note(
+                        "the loss was called as loss(model, batch); a function of (output, target) is wrapped: "
+                        "trueloop.objective.criterion(function)"
+                    )
+                raise
         check_target(objective, computed.output, computed.target)
         _check_all_targets(objective, computed.output, feed)
         check_loss(computed)
@@ -94,7 +103,9 @@ def check_target(objective: Objective, output: Any, target: Any) -> None:
         _check_classes(loss, output, target)
 
 
-def explain(error: Exception, model: nn.Module, objective: Objective, window: Sequence[Batch]) -> None:
+def explain(
+    error: Exception, model: nn.Module, objective: Objective, window: Sequence[Batch], feed: Feed | None = None
+) -> None:
     """Raises a clearer error from one that torch raised on this window, if its cause can be told; else returns.
 
     Args:
@@ -102,6 +113,7 @@ def explain(error: Exception, model: nn.Module, objective: Objective, window: Se
         model: run once more on the window, without a graph.
         objective: of the run.
         window: the batches of the step.
+        feed: where they come from: in-memory data is looked at whole.
     """
     if isinstance(error, TrueloopError):
         return
@@ -119,20 +131,24 @@ def explain(error: Exception, model: nn.Module, objective: Objective, window: Se
         except Exception:
             return  # the model itself fails on this batch: its own error says more
         try:
+            _check_all_targets(objective, output, feed)
             check_target(objective, output, target)
         except TrueloopError as clearer:
             raise clearer from error
 
 
-def explain_not_finite(model: nn.Module, objective: Objective, window: Sequence[Batch], step: int) -> NonFiniteError:
+def explain_not_finite(
+    model: nn.Module, objective: Objective, window: Sequence[Batch], step: int, feed: Feed | None = None
+) -> NonFiniteError:
     """The story of a loss that was NaN or Inf: the first module whose output was not finite, or what else it was."""
     for batch in window:
-        samples = bad_samples(batch)
-        if samples:
+        if bad_samples(batch):
+            arrays = getattr(feed, "arrays", None)
+            samples = bad_samples(batch if arrays is None else arrays)
             shown = ", ".join(map(str, samples[:10])) + (" …" if len(samples) > 10 else "")
             return NonFiniteError(
-                f"the loss is not finite, and the batch's own data is not: NaN or Inf in samples {shown} of the "
-                f"batch; {KEPT}; clean the data",
+                "the loss is not finite, and neither is the data that it comes from: NaN or Inf in samples "
+                f"{shown} of the {'batch' if arrays is None else 'data'}; {KEPT}; clean the data",
                 step=step,
             )
     for batch in window:
@@ -210,7 +226,7 @@ def _check_range(loss: Any, target: Tensor, classes: int) -> None:
         )
 
 
-def _check_all_targets(objective: Objective, output: Any, feed: Feed) -> None:
+def _check_all_targets(objective: Objective, output: Any, feed: Feed | None) -> None:
     """In-memory labels are all looked at, and not the first batch's only."""
     arrays = getattr(feed, "arrays", None)
     loss = objective.criterion

@@ -153,7 +153,7 @@ def _build(model: nn.Module, part: nn.Module, wanted: OptimizerLike, name: str) 
             f"{called} must be a factory or an instance, got the class {wanted.__name__}; write "
             f"trueloop.optim.{wanted.__name__.lower()}(lr=…), or {wanted.__name__}(model.parameters(), lr=…)"
         )
-    made = wanted if isinstance(wanted, torch.optim.Optimizer) else wanted(part)
+    made = wanted(part) if callable(wanted) and not isinstance(wanted, torch.optim.Optimizer) else wanted
     if not isinstance(made, torch.optim.Optimizer):
         raise ArgumentError(f"{called} must be a torch.optim.Optimizer or a factory of one, got {made!r}")
     own = {id(p) for p in model.parameters()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import trueloop as tl
 from trueloop.data.sources.fashion_mnist import places
 from trueloop.recipes.digits import digits
 from trueloop.recipes.fashion_mnist import fashion_mnist
@@ -22,7 +23,7 @@ def test_digits_reaches_97_percent_of_the_held_out_fifth() -> None:
 def test_regression_explains_the_target() -> None:
     result = regression().fit(progress=False)
     assert result.metrics["r2"] > 0.98
-    losses = [event.loss for event in result.history if hasattr(event, "loss")]
+    losses = [event.loss for event in result.history if isinstance(event, tl.EpochEnded)]
     assert losses[-1] < 0.05 * losses[0]
 
 

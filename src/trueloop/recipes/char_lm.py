@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -181,10 +181,6 @@ class Gpt(nn.Module):
         x = self.embedding(tokens) + self.position.weight[: tokens.shape[1]]
         return functional.linear(self.norm(self.blocks(x)), self.embedding.weight)
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        output: Tensor = super().__call__(*inputs)
-        return output
-
 
 class Block(nn.Module):
     """Attention to what came before, then a small network; each adds to its input."""
@@ -204,4 +200,4 @@ class Block(nn.Module):
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, width / heads)
         seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.mix(seen.transpose(1, 2).reshape(batch, time, width))
-        return x + self.network(self.norm_2(x))
+        return torch.add(x, self.network(self.norm_2(x)))
