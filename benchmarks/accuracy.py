@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import time
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.optim.lr_scheduler import OneCycleLR
 
 import trueloop as tl
-from benchmarks.workloads import LR, Work, fashion
+from benchmarks.workloads import Work, fashion
+
+LR = 3e-3
 
 
 def by_hand(seed: int, epochs: int) -> dict[str, float]:
     """The loop by hand, fp32."""
     work, model = _work(), _model(seed)
-    criterion, optimizer = work.make_loss(), torch.optim.Adam(model.parameters(), lr=LR)
+    criterion, optimizer = work.make_loss(), torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05)
+    schedule = OneCycleLR(optimizer, LR, total_steps=work.steps(epochs))
     started = time.perf_counter()
     model.train()
     for _ in range(epochs):
-        for x, y in DataLoader(TensorDataset(work.x, work.y), batch_size=work.batch_size, shuffle=True):
+        for x, y in work.loader():
             optimizer.zero_grad()
             criterion(model(x), y).backward()
             optimizer.step()
+            schedule.step()
     return _judged(model, time.perf_counter() - started)
-
-
-def ours_fp32(seed: int, epochs: int) -> dict[str, float]:
-    """trueloop, fp32."""
-    return _ours(seed, epochs)
 
 
 def ours_bf16(seed: int, epochs: int) -> dict[str, float]:
     """trueloop, bf16 and channels_last."""
-    return _ours(seed, epochs, precision="bf16", memory_format="channels_last")
-
-
-def _ours(seed: int, epochs: int, **settings: Any) -> dict[str, float]:
     work, model = _work(), _model(seed)
-    trainer = tl.Trainer(model, work.make_loss(), tl.optim.adam(lr=LR), **settings)
+    trainer = tl.Trainer(
+        model,
+        work.make_loss(),
+        tl.optim.factory(torch.optim.AdamW, groups=tl.optim.groups.one_group, lr=LR, weight_decay=0.05),
+        schedule=partial(OneCycleLR, max_lr=LR, total_steps=work.steps(epochs)),
+        precision="bf16",
+        memory_format="channels_last",
+    )
     started = time.perf_counter()
     trainer.fit((work.x, work.y), epochs=epochs, batch_size=work.batch_size, progress=False)
     return _judged(model, time.perf_counter() - started)

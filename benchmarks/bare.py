@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import trueloop as tl
 from benchmarks.peers.trueloop import live_console
+from trueloop.loop import Observer
 from trueloop.observers import EarlyStop, Jsonl, Progress, RunRecord, TensorBoard, claim
 
 BLOCK = 1024
@@ -86,7 +87,8 @@ def watched(given: Given, clock: Callable[[], float] | None = None, *, tensorboa
         folder = Path(name, "run")
         claim(folder, {})
         progress = Progress(console, clock=clock or time.monotonic)
-        observers = [progress, Jsonl(folder / "events.jsonl", clock=clock or time.time), RunRecord(folder), EarlyStop()]
+        record = Jsonl(folder / "events.jsonl", clock=clock or time.time)
+        observers: list[Observer] = [progress, record, RunRecord(folder), EarlyStop()]
         if tensorboard:
             observers.append(TensorBoard(folder, clock=clock or time.time))
         tl.watch(_trainer().train(given, epochs=1), observers)

@@ -46,7 +46,7 @@ class How:
     peers: Path | None
     """The Python that has the peers; None to leave them out."""
     peers_missing: Mapping[str, str] = field(default_factory=dict)
-    rounds: int = 9
+    rounds: int = 7
     quick: bool = False
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -100,11 +100,15 @@ class Worker:
             raise Failed(answer["error"])
         return answer
 
-    def close(self) -> None:
-        """Ends the process."""
+    def let_go(self) -> None:
+        """Tells the process to end, and does not wait."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.let_go()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -148,6 +152,8 @@ class Pool:
     def close(self) -> None:
         """Ends all processes."""
         for worker in self._workers.values():
+            worker.let_go()  # all at once: some take seconds over it
+        for worker in self._workers.values():
             worker.close()
         self._workers.clear()
 
@@ -179,8 +185,16 @@ Ask = Callable[[Variant, Disturbance | None], dict[str, float]]
 """One measurement of one variant."""
 
 
-def interleaved(variants: Sequence[Variant], ask: Ask, how: How, label: str) -> Rounds:
-    """``how.rounds`` rounds over all variants that work; the first call of each warms up and does not count."""
+def interleaved(variants: Sequence[Variant], ask: Ask, how: How, label: str, seconds: float = 0.0) -> Rounds:
+    """``how.rounds`` rounds over all variants that work; the first call of each warms up and does not count.
+
+    Args:
+        variants: in the order of the table.
+        ask: measures one.
+        how: from the command line.
+        label: for who waits.
+        seconds: further rounds are made until so much time has passed, up to three times as many.
+    """
     figures: dict[str, list[dict[str, float]]] = {}
     failed: dict[str, str] = {}
     for variant in variants:
@@ -192,8 +206,11 @@ def interleaved(variants: Sequence[Variant], ask: Ask, how: How, label: str) -> 
             failed[variant.name] = str(error)
             say(f"{label}: {variant.name} FAILED: {error}")
     watch = Disturbance()
-    for number in range(how.rounds):
+    begun = time.perf_counter()
+    for number in range(3 * how.rounds):
         started = time.perf_counter()
+        if number >= how.rounds and started - begun > seconds:
+            break
         working = [variant for variant in variants if variant.name in figures]
         how.chance.shuffle(working)
         for variant in working:
@@ -202,7 +219,7 @@ def interleaved(variants: Sequence[Variant], ask: Ask, how: How, label: str) -> 
             except Failed as error:  # it worked before: leave it out altogether, rounds must pair
                 failed[variant.name] = f"in round {number + 1}: {error}"
                 del figures[variant.name]
-        say(f"{label}: round {number + 1} of {how.rounds}, {time.perf_counter() - started:.1f} s")
+        say(f"{label}: round {number + 1}, {time.perf_counter() - started:.1f} s")
     return Rounds(figures, failed, watch)
 
 

@@ -68,10 +68,18 @@ def _measured(how: How, names: list[str]) -> dict[str, str]:
         finally:
             pool.close()
     return {
-        CASES[name].TITLE: f"{machine.stamp(disturbed[name].share)} {how.rounds} rounds.\n\n"
+        CASES[name].TITLE: f"{machine.stamp(disturbed[name].share)} {_rounds(results[name])} rounds.\n\n"
         + CASES[name].section(results[name], how)
         for name in names
     }
+
+
+def _rounds(by_threads: dict[int, Any]) -> str:
+    """How many there were: by threads, where that differs."""
+    counts = {
+        max(map(len, getattr(result, "rounds", result).figures.values()), default=0) for result in by_threads.values()
+    }
+    return " and ".join(str(count) for count in sorted(counts))
 
 
 def _accuracy(how: How, seeds: int, epochs: int) -> dict[str, str]:
@@ -98,10 +106,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 short rounds, to see that all works; writes nothing")
     parser.add_argument("--only", action="append", choices=list(CASES), help="this case only; may be repeated")
     parser.add_argument("--no-peers", action="store_true", help="the loop by hand and trueloop only")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each case (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="the slow comparison of accuracy, and nothing else")
     parser.add_argument("--seeds", type=int, default=3, help="for --accuracy (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=3, help="for --accuracy (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, help="for --accuracy (default: %(default)s)")
     return parser.parse_args()
 
 

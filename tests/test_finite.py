@@ -79,7 +79,7 @@ def test_the_step_and_the_first_bad_module_are_named_and_the_weights_are_those_b
 def test_bad_data_is_named_by_its_samples() -> None:
     x, y = regression(12)
     x[6, 1] = NAN
-    with pytest.raises(NonFiniteError, match=r"NaN or Inf in samples 2 of the batch; .*clean the data \(step 1\)"):
+    with pytest.raises(NonFiniteError, match=r"NaN or Inf in samples 6 of the data; .*clean the data \(step 1\)"):
         tl.Trainer(mlp(), nn.MSELoss(), tl.optim.sgd(lr=0.1)).fit(
             (x, y), epochs=1, batch_size=4, shuffle=False, progress=False
         )
@@ -87,7 +87,8 @@ def test_bad_data_is_named_by_its_samples() -> None:
 
 def test_a_loss_function_that_breaks_by_itself_is_told_from_a_model_that_does() -> None:
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return (model(batch[0]) * 0).log().mean()
+        output: Tensor = model(batch[0])
+        return (output * 0).log().mean()
 
     with pytest.raises(NonFiniteError, match="every module's output is: the loss function itself") as caught:
         tl.Trainer(mlp(), loss, tl.optim.sgd(lr=0.1)).fit(regression(8), epochs=1, batch_size=4, progress=False)

@@ -100,9 +100,19 @@ def test_a_stop_ends_the_run_after_that_event_in_good_order(kind: type) -> None:
     stopper = Recorder(lambda event: isinstance(event, kind), tl.Stop("enough"))
     after = Recorder()
     result = fitted(stopper, after, val=regression(5))
-    assert stopper.kinds[-2:] == [kind.__name__, "RunEnded"]
+    whole = ["EpochEnded"] if kind is tl.EvalEnded else []  # the epoch that the evaluation closes is whole
+    assert stopper.kinds[-2 - len(whole) :] == [kind.__name__, *whole, "RunEnded"]
+    assert stopper.kinds.count(kind.__name__) == 1
     assert after.kinds == stopper.kinds, "those after the one who stops see the same events"
     assert result.reason == after.ended.reason == "enough"
+    assert result.epochs == (kind in (tl.EvalEnded, tl.EpochEnded))
+
+
+def test_a_stop_at_an_evaluation_within_an_epoch_ends_the_run_there() -> None:
+    stopper = Recorder(lambda event: isinstance(event, tl.EvalEnded), tl.Stop("enough"))
+    result = fitted(stopper, val=regression(5), evaluate_every_steps=2)
+    assert stopper.kinds == ["RunStarted", "StepEnded", "StepEnded", "EvalEnded", "RunEnded"]
+    assert (result.steps, result.epochs) == (2, 0)
 
 
 def test_the_first_stop_is_the_one_that_counts() -> None:
@@ -156,7 +166,8 @@ def model_that_raises(error: BaseException, at_call: int) -> nn.Module:
 
 def interrupted_run(where: str, error: BaseException, out: Path | None, *observers: Any) -> None:
     how: dict[str, Any] = {"epochs": 2, "batch_size": 4, "progress": False, "shuffle": False, "out": out}
-    model, data, more = mlp(), regression(12), list(observers)
+    data, more = regression(12), list(observers)
+    model: nn.Module = mlp()
     if where == "dataset":
         data = RaisesAt(*data, index=9, error=error)  # type: ignore[assignment]
     elif where == "model":
@@ -293,5 +304,8 @@ def test_watch_gives_each_event_to_each_observer_in_their_order() -> None:
         yield "one"
         yield "two"
 
-    watch(events(), [lambda event: heard.append(("a", event)), lambda event: heard.append(("b", event))])  # type: ignore[arg-type, func-returns-value]
+    def hears(name: str) -> Any:
+        return lambda event: heard.append((name, event))
+
+    watch(events(), [hears("a"), hears("b")])  # type: ignore[arg-type]
     assert heard == [("a", "one"), ("b", "one"), ("a", "two"), ("b", "two")]

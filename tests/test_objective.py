@@ -79,7 +79,7 @@ def test_every_kind_of_batch_trains_alike() -> None:
             return output
 
     x, y = regression(12)
-    cut = list(zip(x.split(4), y.split(4), strict=True))
+    cut = list(zip(torch.split(x, 4), torch.split(y, 4), strict=True))
     kinds: list[Any] = [
         (x, y),
         {"x": x, "y": y},
@@ -113,7 +113,8 @@ def test_a_lone_tensor_is_all_input() -> None:
     "loss",
     [
         nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(), nn.BCEWithLogitsLoss(), nn.SoftMarginLoss(),
-        nn.PoissonNLLLoss(), nn.KLDivLoss(), nn.KLDivLoss(reduction="batchmean"), nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)),
+        nn.PoissonNLLLoss(), nn.KLDivLoss(), nn.KLDivLoss(reduction="batchmean"),
+        nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)),
         nn.functional.mse_loss, partial(nn.functional.smooth_l1_loss, beta=0.5),
     ],
 )  # fmt: skip
@@ -134,7 +135,6 @@ def test_elementwise_losses_recombine_to_the_whole(loss: Any) -> None:
         nn.CrossEntropyLoss(weight=torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64), ignore_index=0),
         nn.CrossEntropyLoss(weight=torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64), label_smoothing=0.1),
         nn.NLLLoss(weight=torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)),
-        nn.MultiMarginLoss(),
         nn.functional.cross_entropy,
         partial(nn.functional.cross_entropy, ignore_index=2),
         partial(nn.functional.nll_loss, weight=torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)),
@@ -142,12 +142,15 @@ def test_elementwise_losses_recombine_to_the_whole(loss: Any) -> None:
 )
 @pytest.mark.parametrize("positions", [(), (4,), (2, 3)], ids=["classes", "sequence", "image"])
 def test_classwise_losses_recombine_to_the_whole(loss: Any, positions: tuple[int, ...]) -> None:
-    if isinstance(loss, nn.MultiMarginLoss) and positions:
-        pytest.skip("torch has it for (batch, classes) only")
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(11, 3, *positions, generator=generator, dtype=torch.float64).log_softmax(1)
     target = torch.randint(3, (11, *positions), generator=generator)
     recombines(loss, output, target)
+
+
+def test_samplewise_losses_recombine_to_the_whole() -> None:
+    output = torch.randn(11, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    recombines(nn.MultiMarginLoss(), output, torch.arange(11) % 3)
 
 
 def test_class_probabilities_recombine_to_the_whole() -> None:
@@ -249,7 +252,7 @@ def test_a_module_whose_class_weights_are_elsewhere_is_moved_with_the_model() ->
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (nn.MSELoss, "must be a torch.nn loss or a callable"),
+        (nn.MSELoss, "got MSELoss"),
         ("mse", "must be a torch.nn loss or a callable .* got 'mse'"),
         (nn.MSELoss(reduction="none"), "MSELoss has reduction='none', which gives a loss for each element"),
         (partial(nn.functional.mse_loss, reduction="none"), "mse_loss has reduction='none'"),

@@ -27,10 +27,9 @@ def modes(model: nn.Module) -> list[bool]:
 def test_update_gives_a_record_where_a_step_was_taken_and_none_within_a_window() -> None:
     model = Weight()
     trainer = trainer_of(model, accumulate=2)
-    records = []
+    records: list[tl.StepEnded | None] = []
     for _ in trainer.epochs(1):
-        for x in trainer.batches(torch.ones(5), batch_size=1):
-            records.append(trainer.update(model(x).mean()))
+        records += [trainer.update(model(x).mean()) for x in trainer.batches(torch.ones(5), batch_size=1)]
     assert [record and record.step for record in records] == [None, 1, None, 2, 3]
     assert [record.samples for record in records if record] == [2, 2, 1]
 
@@ -76,7 +75,7 @@ def test_update_alone_is_enough_without_batches() -> None:
 def test_a_curve_that_needs_the_runs_length_says_so_where_nobody_knows_it() -> None:
     model = Weight()
     trainer = trainer_of(model, schedule=tl.schedules.cosine())
-    with pytest.raises(ArgumentError, match="cosine is as long as the run"):
+    with pytest.raises(ArgumentError, match=r"cosine is as long as the run"):
         trainer.update(model(torch.ones(2)).mean())
 
 
@@ -105,7 +104,7 @@ def test_leaving_an_epoch_in_the_middle_of_a_window_forgets_its_gradients() -> N
 
 def test_accumulating_without_batches_cannot_know_where_a_window_ends() -> None:
     model = Weight()
-    with pytest.raises(ArgumentError, match="accumulate=2 must know where a window ends; loop over trainer.batches"):
+    with pytest.raises(ArgumentError, match=r"accumulate=2 must know where a window ends; loop over trainer.batches"):
         trainer_of(model, accumulate=2).update(model(torch.ones(2)).mean())
 
 
@@ -216,9 +215,8 @@ def test_two_optimizers_are_the_two_by_hand() -> None:
             generator.zero_grad()
             generator_loss(expected, z).backward()  # type: ignore[no-untyped-call]
             generator.step()
-    trainer = tl.Trainer(
-        model, optimizer={"critic": tl.optim.adam(lr=0.01, fused=False), "generator": tl.optim.sgd(lr=0.02, fused=False)}
-    )  # fmt: skip
+    optimizers = {"critic": tl.optim.adam(lr=0.01, fused=False), "generator": tl.optim.sgd(lr=0.02, fused=False)}
+    trainer = tl.Trainer(model, optimizer=optimizers)
     for _ in trainer.epochs(2):
         for real, z in trainer.batches((x, noise), batch_size=4, shuffle=False):
             trainer.update(critic_loss(model, real, z), optimizer="critic")
@@ -258,20 +256,16 @@ def test_a_scheduler_belongs_to_one_optimizer_and_is_not_stepped_by_both() -> No
     generator = torch.optim.SGD(model.generator.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(critic, gamma=0.5)
     schedule = tl.schedules.stepped(scheduler, every="step")
-    with pytest.raises(ArgumentError, match="critic"):  # said, or stepped once a step: never twice
-        trainer = tl.Trainer(model, optimizer={"critic": critic, "generator": generator}, schedule=schedule)
-        for z, _ in trainer.batches(regression(8), batch_size=4):
-            for name in ("critic", "generator"):
-                trainer.update(generator_loss(model, z), optimizer=name)
-        assert critic.param_groups[0]["lr"] == 0.25
-        raise ArgumentError("critic was stepped once a step")
+    trainer = tl.Trainer(model, optimizer={"critic": critic, "generator": generator}, schedule=schedule)
+    with pytest.raises(ArgumentError, match="ExponentialLR moves the rates of another optimizer"):
+        next(trainer.batches(regression(8), batch_size=4))
 
 
 def test_which_optimizer_must_be_said_and_be_known() -> None:
     model = Gan()
     trainer = tl.Trainer(model, optimizer={"critic": tl.optim.sgd(lr=1.0), "generator": tl.optim.sgd(lr=1.0)})
     loss = generator_loss(model, torch.zeros(1, 3))
-    with pytest.raises(ArgumentError, match="several optimizers; say which one.*critic, generator"):
+    with pytest.raises(ArgumentError, match=r"several optimizers; say which one.*critic, generator"):
         trainer.update(loss)
     with pytest.raises(UnknownNameError, match="unknown optimizer 'critik'; did you mean 'critic'"):
         trainer.update(loss, optimizer="critik")
@@ -341,9 +335,10 @@ def test_a_loss_that_is_not_finite_names_the_module_and_changes_nothing() -> Non
     trainer = trainer_of(model)
     x, y = regression(8)
     x[5] = 1e38
-    with pytest.raises(NonFiniteError, match="not finite; the first module whose output is not is 0 ") as caught:
-        for inputs, targets in trainer.batches((x * 10, y), batch_size=8):
-            trainer.update(nn.functional.mse_loss(model(inputs), targets))
+    for inputs, targets in trainer.batches((x * 10, y), batch_size=8):
+        loss = nn.functional.mse_loss(model(inputs), targets)
+        with pytest.raises(NonFiniteError, match=r"the first module whose output is not is 0 \(Linear\)") as caught:
+            trainer.update(loss)
     assert (caught.value.step, caught.value.module) == (0, "0 (Linear)")
     assert same_bits(model, mlp())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -66,10 +67,10 @@ def test_what_trains_at_which_rate_and_decay() -> None:
     model[0].weight.requires_grad_(False)
     trainer = tl.Trainer(model, nn.MSELoss(), tl.optim.adamw(lr=0.01, weight_decay=0.05))
     plan = trainer.plan(regression(8), epochs=1, batch_size=4)
-    assert [(group.name, group.weights, group.lr, group.weight_decay) for group in plan.groups] == [
+    assert {(group.name, group.weights, group.lr, group.weight_decay) for group in plan.groups} == {
         ("no_decay", 5 + 5 + 5 + 1, 0.01, 0.0),
         ("decay", 5, 0.01, 0.05),
-    ]
+    }
     assert plan.frozen == 15
     text = str(plan)
     assert "5 weights in 1 tensor (decay) at 0.01, weight decay 0.05" in text
@@ -79,9 +80,9 @@ def test_what_trains_at_which_rate_and_decay() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (tl.schedules.cosine(total_steps=100), "100 steps long and the run 10"),
-        (tl.schedules.cosine(total_steps=4), "4 steps long and the run 10: it ends early"),
-        (tl.schedules.warmup_cosine(warmup_steps=500), "never reached|500"),
+        (tl.schedules.cosine(total_steps=100), "100 steps, but the run has .*10 steps: it is cut off before its end"),
+        (tl.schedules.cosine(total_steps=4), "4 steps, but the run has .*10 steps: it is over too early"),
+        (tl.schedules.warmup_cosine(warmup_steps=500), "begins at step 500 is never reached"),
         (tl.schedules.cosine(), None),
         (tl.schedules.constant(), None),
     ],
@@ -91,8 +92,7 @@ def test_a_schedule_of_another_length_is_said(schedule: Any, message: str | None
     if message is None:
         assert notes == ()
     else:
-        (note,) = notes
-        assert __import__("re").search(message, note), note
+        assert any(re.search(message, note) for note in notes)
 
 
 def test_a_torch_scheduler_of_another_length_is_said_and_its_cadence_too() -> None:
@@ -120,29 +120,28 @@ def test_a_plateau_with_nothing_to_watch_is_said() -> None:
     ("val", "how", "text"),
     [
         (None, {}, "never: no validation data was given"),
-        (5, {}, "every epoch and at the end, on 5 samples: loss, mae"),
-        (5, {"evaluate_every": 3}, "every 3 epochs and at the end, on 5 samples: loss, mae"),
+        (5, {}, "every epoch and at the end, on 5 samples"),
+        (5, {"evaluate_every": 3}, "every 3 epochs and at the end, on 5 samples"),
         (
             5,
             {"evaluate_every": None, "evaluate_every_steps": 7},
-            "every 7 steps and at the end, on 5 samples: loss, mae",
+            "every 7 steps and at the end, on 5 samples",
         ),
     ],
 )
 def test_when_it_evaluates_and_on_what(val: int | None, how: dict[str, Any], text: str) -> None:
     trainer = trainer_of(metrics={"mae": nn.functional.l1_loss})
     plan = trainer.plan(regression(20), val and regression(val), epochs=2, batch_size=4, **how)
-    assert plan.evaluates == text
+    assert plan.evaluates.startswith(text)
+    assert plan.evaluates.endswith(": loss, mae") == (val is not None)
 
 
 def test_what_it_saves_and_how_it_reads_are_said() -> None:
-    started: list[tl.Plan] = []
     loader = DataLoader(TensorDataset(*regression(10)), 4)
-    for event in trainer_of().train(loader, epochs=1, saves="runs/one: model.safetensors"):
-        if isinstance(event, tl.RunStarted):
-            started.append(event.plan)
-    assert started[0].saves == "runs/one: model.safetensors"
-    assert "your own DataLoader" in started[0].data
+    started = next(trainer_of().train(loader, epochs=1, saves="runs/one: model.safetensors"))
+    assert isinstance(started, tl.RunStarted)
+    assert started.plan.saves == "runs/one: model.safetensors"
+    assert "your own DataLoader" in started.plan.data
     assert "gather" in trainer_of().plan(regression(8), epochs=1, batch_size=4).data
 
 

@@ -22,8 +22,9 @@ def refused(model: nn.Module, loss: Any, data: Any, error: type[TrueloopError], 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     record = Recorder()
     trainer = tl.Trainer(model, loss, tl.optim.sgd(lr=0.1))
+    how = {"epochs": 1, "batch_size": 4, "progress": False, "observers": [record], **how}
     with pytest.raises(error, match=message):
-        trainer.fit(data, **({"epochs": 1, "batch_size": 4, "progress": False, "observers": [record]} | how))
+        trainer.fit(data, **how)
     assert record.of(tl.StepEnded) == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
     if record.events:
@@ -37,8 +38,8 @@ def refused(model: nn.Module, loss: Any, data: Any, error: type[TrueloopError], 
     ("labels", "message"),
     [
         (ROWS % 4 + 1, r"class labels must be 0…3, since the model gives 4 logits; got labels from 1 to 4 .*y - 1"),
-        (torch.where(ROWS == 9, 7, ROWS % 4), r"got labels from 0 to 7 \(the first wrong one at index 9\); the model needs 8"),
-        (torch.where(ROWS == 6, -1, ROWS % 4), r"got labels from -1 to 3 \(the first wrong one at index 6\).*ignore_index"),
+        (torch.where(ROWS == 9, 7, ROWS % 4), r"from 0 to 7 \(the first wrong one at index 9\); the model needs 8"),
+        (torch.where(ROWS == 6, -1, ROWS % 4), r"from -1 to 3 \(the first wrong one at index 6\).*ignore_index"),
         ((ROWS % 4).float(), r"expected class labels of dtype int64 and shape \(\d+,\).*got torch.float32.*y.long\(\)"),
         ((ROWS % 4).int(), r"expected class labels of dtype int64, got torch.int32; convert them: y.long\(\)"),
     ],
@@ -111,7 +112,7 @@ def test_shapes_that_would_broadcast_within_a_function_of_ones_own() -> None:
         return nn.functional.mse_loss(model(batch[0]), batch[1])
 
     x, y = regression(12)
-    refused(mlp(), loss, (x, y.squeeze(1)), LossError, r"would broadcast.*torch.Size\(\[4\]\)")
+    refused(mlp(), loss, (x, y.squeeze(1)), LossError, r"would broadcast.*\[4\]")
 
 
 def test_integer_targets_of_a_regression() -> None:
@@ -203,7 +204,7 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_run(data: Any, mes
 def test_the_look_at_the_first_window_draws_no_random_number_and_runs_no_second_forward_pass() -> None:
     models = []
     for looked_at in (True, False):
-        model, calls = mlp(dropout=0.5, norm=True), []
+        model, calls = mlp(dropout=0.5, norm=True), list[int]()
         model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         x, y = regression(8)
         torch.manual_seed(0)
@@ -214,7 +215,8 @@ def test_the_look_at_the_first_window_draws_no_random_number_and_runs_no_second_
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             for start in (0, 4):
                 optimizer.zero_grad()
-                nn.functional.mse_loss(model(x[start : start + 4]), y[start : start + 4]).backward()
+                loss = nn.functional.mse_loss(model(x[start : start + 4]), y[start : start + 4])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         assert len(calls) == 2
         models.append(model)
@@ -231,5 +233,5 @@ def test_an_error_of_the_models_own_passes_as_it_is() -> None:
             raise ValueError("my own mistake")
 
     trainer = tl.Trainer(Broken(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
-    with pytest.raises(ValueError, match="^my own mistake$"):
+    with pytest.raises(ValueError, match=r"^my own mistake$"):
         trainer.fit(regression(8), epochs=1, batch_size=4, progress=False)

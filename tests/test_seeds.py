@@ -106,14 +106,19 @@ def states() -> tuple[bool, bool, bool]:
     )
 
 
+def breaks() -> None:
+    with deterministic(True):
+        assert states() == (True, False, False)
+        raise RuntimeError("boom")
+
+
 @pytest.mark.parametrize("before", [(False, False, False), (True, False, True), (True, True, True)])
 def test_what_the_user_had_set_comes_back_after_it(before: tuple[bool, bool, bool]) -> None:
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     torch.backends.cudnn.benchmark = before[2]
     try:
-        with pytest.raises(RuntimeError, match="boom"), deterministic(True):
-            assert states() == (True, False, False)
-            raise RuntimeError("boom")
+        with pytest.raises(RuntimeError, match="boom"):
+            breaks()
         assert states() == before
         with deterministic(False):
             assert states() == before

@@ -85,7 +85,7 @@ AHEAD = settings(max_examples=25, deadline=None)
 
 
 def cut(data: tuple[Tensor, ...], sizes: list[int]) -> list[tuple[Tensor, ...]]:
-    return list(zip(*(part.split(sizes) for part in data), strict=True))
+    return list(zip(*(torch.split(part, sizes) for part in data), strict=True))
 
 
 def joined(batches: list[tuple[Tensor, ...]], k: int) -> list[tuple[Tensor, ...]]:
@@ -179,7 +179,7 @@ def test_other_reductions_and_losses_accumulate_as_one_big_batch(loss: nn.Module
 
 
 def test_a_microbatch_that_counts_no_token_never_reaches_the_weights_as_nan() -> None:
-    """0 / 0 tokens: either it counts for nothing, or it is an error before the step; its NaN gradient is never taken."""
+    """0 / 0 tokens: it counts for nothing, or is an error before the step; its NaN gradient is never taken."""
     x, y = regression(8, dtype=F64)
     tokens = torch.tensor([1.0, 2, 1, 3, 0, 0, 0, 0], dtype=F64).unsqueeze(1)
 
@@ -432,11 +432,12 @@ KINDS = sorted(
 
 
 def settings_for(kind: str) -> dict[str, Any]:
-    return {
+    own: dict[str, dict[str, Any]] = {
         "LBFGS": {"lr": 0.5, "line_search_fn": "strong_wolfe"},
         "Adadelta": {"lr": 1.0},
         "Muon": {"lr": 0.02, "weight_decay": 0.0},
-    }.get(kind, {"lr": 0.02})
+    }
+    return own.get(kind, {"lr": 0.02})
 
 
 def problem_for(kind: str) -> tuple[nn.Module, tuple[Tensor, Tensor]]:

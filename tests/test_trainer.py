@@ -87,7 +87,7 @@ def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 
 def test_workers_out_of_range() -> None:
-    with pytest.raises(ArgumentError, match="workers must be 0 .* got workers=-1"):
+    with pytest.raises(ArgumentError, match=r"workers must be 0 .* got workers=-1"):
         made().train(regression(8), epochs=1, batch_size=4, workers=-1)
     with pytest.raises(ArgumentError, match="worker_timeout must be above 0 seconds, got worker_timeout=0"):
         made().train(regression(8), epochs=1, batch_size=4, worker_timeout=0)
@@ -225,7 +225,7 @@ def test_every_kind_of_data_trains_to_the_same_bits_and_evaluates_alike(kind: st
 
 def test_a_list_of_batches_is_a_loader() -> None:
     x, y = regression(12)
-    batches = list(zip(x.split(4), y.split(4), strict=True))
+    batches = list(zip(torch.split(x, 4), torch.split(y, 4), strict=True))
     trainer = made()
     assert trainer.fit(batches, batches, epochs=2, progress=False).steps == 6
     assert trainer.evaluate(batches).keys() == {"loss"}

@@ -45,8 +45,9 @@ def section(results: Mapping[int, Rounds], how: How) -> str:
         for threads, rounds in results.items()
         if name in rounds.figures and BY_HAND in rounds.figures
     ]
-    return f"""conv32-BN-conv64-BN-fc128, batch 128, cross-entropy, Adam 1e-3, 2,048 images, an epoch a round. trueloop with
-a metric, live progress, `run.json`, `events.jsonl` and saved weights, whose set-up is in its figures; nobody evaluates.
+    return f"""conv32-BN-conv64-BN-fc128, batch 128, cross-entropy, Adam 1e-3, 2,048 images, an epoch a round.
+trueloop with a metric, live progress, `run.json`, `events.jsonl` and saved weights, whose set-up is
+in its figures; nobody evaluates.
 
 {chr(10).join(goals)}
 

@@ -34,13 +34,17 @@ class Overhead:
 def measure(how: How, pool: Pool) -> Overhead:
     """All in one process: the same memory, the same allocator."""
     worker = how.variant("overhead", "bare:microseconds")
-    blocks = 1 if how.quick else 3
+    blocks = 1 if how.quick else 2
 
     def ask(variant: Variant, watch: Disturbance | None) -> dict[str, float]:
         return pool.ask(worker, watch, kind=variant.do, blocks=blocks)
 
     rounds = interleaved(
-        [how.variant(name, kind) for name, kind in KINDS.items()], ask, how, f"overhead, {pool.threads} thread(s)"
+        [how.variant(name, kind) for name, kind in KINDS.items()],
+        ask,
+        how,
+        f"overhead, {pool.threads} thread(s)",
+        seconds=5.0 if how.quick else 60.0,  # a difference of two large figures wants many
     )
     calls = {}
     for name, kind in KINDS.items():
@@ -78,7 +82,8 @@ def section(results: Mapping[int, Overhead], how: How) -> str:
         goals.append(verdict("Python calls, all observers", ratio, GOAL_CALLS))
     head = ["loop", "µs a step", "µs over bare", "CPU µs over bare", "Python calls", "× bare", "C calls"]
     return f"""2-layer MLP 32 wide, batch 8, `torch.optim.SGD` and mean squared error in all, the same pre-gathered
-batches. Calls are counted by `sys.setprofile`, with clocks that do not depend on the machine, so their number has no noise.
+batches; Calls are counted by `sys.setprofile`, with clocks that do not depend on the
+machine, so their number has no noise.
 
 {chr(10).join(goals)}
 

@@ -8,7 +8,7 @@ from trueloop.errors import ArgumentError
 
 
 def check_count(name: str, value: object, hint: str = "") -> None:
-    """Raises unless a value is a positive whole number, or None.
+    """Raises unless a value is a positive whole number.
 
     Example:
         >>> check_count("epochs", 3)
@@ -16,7 +16,7 @@ def check_count(name: str, value: object, hint: str = "") -> None:
         Traceback (most recent call last):
         trueloop.errors.ArgumentError: epochs must be a positive whole number, got epochs=0; to only evaluate, call ...
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(f"{name} must be a positive whole number, got {name}={value!r}" + (hint and f"; {hint}"))
 
 

@@ -93,12 +93,10 @@ def evaluate(
         if mean.samples == 0:
             raise DataError("expected at least one sample to evaluate, got an empty loader")
         values: dict[str, float] = {"loss": mean.value()}
-        for name, metric in updated.items():
-            values.update(_flatten(name, metric.compute()))
         if functions:
             outputs, targets = torch.cat([o for o, _ in kept]), torch.cat([t for _, t in kept])
-            for name, function in functions.items():
-                values.update(_flatten(name, function(outputs, targets)))
+        for name, given in metrics.items():
+            values |= _flatten(name, given.compute() if isinstance(given, Metric) else given(outputs, targets))
     return EvalEnded(step, epoch, values, mean.samples, time.monotonic() - started)
 
 

@@ -105,13 +105,15 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
         raise DataError(f"expected at least one batch, got an empty loader in epoch {epoch}")
     over = _is_over(run, epoch + 1)
     due = over or _falls(run.evaluate_every, epoch + 1)
-    if run.evaluate and evaluated_at != ritual.step and due and (stop := (yield from _evaluation(run))):
-        return stop
+    stop = None
+    if run.evaluate and evaluated_at != ritual.step and due:
+        stop = yield from _evaluation(run)
     _read_latch(run)
     ritual.epoch_ended()
-    run.epoch += 1
+    run.epoch += 1  # whole, also where the evaluation has been replied to with a Stop
     mean = ritual.mean
-    return (yield EpochEnded(epoch, ritual.step, mean.value(), mean.samples, time.monotonic() - started))
+    last = yield EpochEnded(epoch, ritual.step, mean.value(), mean.samples, time.monotonic() - started)
+    return stop or last
 
 
 def _evaluation(run: Run) -> Generator[Event, Stop | None, Stop | None]:

@@ -54,7 +54,7 @@ def checked(objective: Objective, feed: Feed) -> Objective:
 
 
 def check_loss(computed: Computed) -> None:
-    """Raises unless a loss is a scalar with a graph that reaches a trainable parameter.
+    """Raises unless a loss is a scalar with a graph. (Whether that reaches a parameter, backward tells: ``Ritual``.)
 
     Example:
         >>> check_loss(Computed(torch.zeros(3), 3, False, {}, None, None))
@@ -212,12 +212,13 @@ def _label_shape(output: Tensor) -> tuple[int, ...]:
 
 
 def _check_range(loss: Any, target: Tensor, classes: int) -> None:
-    kept = target[target != setting(loss, "ignore_index", -100)]
+    ignored = setting(loss, "ignore_index", -100)
+    kept = target[target != ignored]
     if kept.numel() == 0:
         return
     low, high = int(kept.min()), int(kept.max())
     if low < 0 or high >= classes:
-        where = torch.nonzero((target < 0) | (target >= classes))[0].tolist()
+        where = torch.nonzero(((target < 0) | (target >= classes)) & (target != ignored))[0].tolist()
         hint = "labels start at 0: y - 1" if low == 1 and high == classes else f"the model needs {high + 1} outputs"
         raise DataError(
             f"class labels must be 0…{classes - 1}, since the model gives {classes} logits; got labels from {low} to "

@@ -197,7 +197,8 @@ def length(feed: Feed, accumulate: int, epochs: int | None, steps: int | None) -
         ArgumentError: neither or both of epochs and steps, or one of them below 1.
     """
     for name, value in (("epochs", epochs), ("steps", steps)):
-        check_count(name, value, hint="to only evaluate, call evaluate()" if value == 0 else "")
+        if value is not None:
+            check_count(name, value, hint="to only evaluate, call evaluate()" if value == 0 else "")
     if (epochs is None) == (steps is None):
         raise ArgumentError(f"give the run's length as epochs or as steps, one of them; got {epochs=}, {steps=}")
     per_epoch = None if feed.batches is None else -(-feed.batches // accumulate)
@@ -216,7 +217,7 @@ def make_ritual(
     optimizer = setup.optimizers[name]
     wanted = setup.choices.schedule
     wanted = wanted.get(name) if isinstance(wanted, Mapping) else wanted
-    schedule, scheduler, text = _schedule(wanted, optimizer, name, run, notes)
+    schedule, scheduler, text = _schedule(wanted, optimizer, setup.base_rates[name], name, run, notes)
     scaler = gradient_scaler(setup.precision, setup.device, optimizer)
     guard, latch = _guard(setup, optimizer, scaler is not None)
     average = None
@@ -250,11 +251,19 @@ def _no_guard(loss: torch.Tensor) -> None:
 
 
 def _schedule(
-    wanted: ScheduleLike | None, optimizer: torch.optim.Optimizer, name: str, run: Length, notes: list[str]
+    wanted: ScheduleLike | None,
+    optimizer: torch.optim.Optimizer,
+    base_rates: Sequence[float],
+    name: str,
+    run: Length,
+    notes: list[str],
 ) -> tuple[Schedule | None, Stepped | None, str]:
     if wanted is None:
         return None, None, "constant"
     if isinstance(wanted, type) or (isinstance(wanted, partial) and isinstance(wanted.func, type)):
+        for group, base in zip(optimizer.param_groups, base_rates, strict=True):  # where the last run did not leave it
+            group["lr"] = base
+            group.pop("initial_lr", None)
         wanted = wanted(optimizer)
     torch_scheduler = wanted.scheduler if isinstance(wanted, Stepped) else wanted
     if isinstance(torch_scheduler, LRScheduler) and torch_scheduler.optimizer is not optimizer:
@@ -264,31 +273,20 @@ def _schedule(
             + "; make it of that one, or as schedule=functools.partial(StepLR, step_size=30), say"
             + (", or give a dict of schedules by optimizer" if name else "")
         )
-    if isinstance(wanted, Stepped):
-        return None, wanted, f"{type(wanted.scheduler).__name__}, stepped every {wanted.every} as you asked"
-    if isinstance(wanted, LRScheduler):
-        chosen, reason = cadence(wanted, epochs=run.epochs, steps=run.steps, steps_per_epoch=run.steps_per_epoch)
-        wrong = mismatch(wanted, epochs=run.epochs, steps=run.steps, steps_per_epoch=run.steps_per_epoch)
-        if wrong:
-            notes.append(wrong)
-        return None, chosen, reason
-    if not callable(wanted):
+    if not isinstance(wanted, (Stepped, LRScheduler)) and not callable(wanted):
         raise ArgumentError(f"schedule must be a function step -> multiplier or a torch LRScheduler, got {wanted!r}")
-    return _curve(cast(Schedule, wanted), run, notes)
-
-
-def _curve(schedule: Schedule, run: Length, notes: list[str]) -> tuple[Schedule, None, str]:
-    """A schedule of ours, or any function of the step, fitted to the run."""
-    own, text = schedules.length(schedule), schedules.describe(schedule)
+    known = {"epochs": run.epochs, "steps": run.steps, "steps_per_epoch": run.steps_per_epoch}
+    wrong = mismatch(cast(Schedule, wanted), **known)
+    if wrong:
+        notes.append(wrong)
+    if isinstance(wanted, (Stepped, LRScheduler)):
+        chosen, reason = cadence(wanted, **known)
+        return None, chosen, reason
+    schedule = cast(Schedule, wanted)
+    text = schedules.describe(schedule)
     if run.steps is not None:
-        if own is not None and own != run.steps:
-            notes.append(
-                f"the schedule is {own:,} steps long and the run {run.steps:,}: "
-                + ("it ends early and holds its last value" if own < run.steps else "the run ends before it does")
-                + "; leave total_steps out to fit it to the run"
-            )
         return schedules.bind(schedule, run.steps), None, text
-    if isinstance(schedule, schedules.Curve) and own is None:
+    if isinstance(schedule, schedules.Curve) and schedules.length(schedule) is None:
         raise ArgumentError(
             f"{text} is as long as the run, and the data does not say how long that is; "
             "give the run in steps=…, or the schedule total_steps=…"
@@ -328,7 +326,7 @@ def make_plan(
         samples=feed.samples,
         data=feed.reason,
         ritual=_parts(setup, ritual, schedule_text),
-        rate=_rate(schedule, schedule_text, setup.base_rates[""][0], run.steps)
+        rate=_rate(schedule, schedule_text, ritual.base_rates[0], run.steps)
         if ritual.scheduler is None
         else Rate(f"torch's {schedule_text}"),
         groups=tuple(_groups(optimizer, ritual.base_rates)),

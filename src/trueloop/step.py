@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from trueloop.data.device import batch_length
-from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
+from trueloop.errors import ArgumentError, LossError, NonFiniteError, UnknownNameError
 from trueloop.events import StepEnded
 from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
@@ -244,6 +244,11 @@ class Ritual:
         assert self._loss is not None, "a window was closed before it was opened"
         loss, penalty, norm = self._loss, None, None
         self._in_window = 0
+        if self.step == 0 and all(p.grad is None for p in self.parameters):
+            raise LossError(
+                "the loss reaches no parameter of the optimizer, so nothing would be learned: its graph comes from "
+                "somewhere else (a frozen part, an input that wants a gradient, another model)"
+            )
         if self._counted is not None:
             loss = loss / self._counted
             gradients = [p.grad for p in self.parameters if p.grad is not None]

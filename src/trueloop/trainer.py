@@ -67,7 +67,9 @@ class Trainer:
             trains the submodule of that name.
         schedule: a function of the step that multiplies the rate (``trueloop.schedules``), or a torch ``LRScheduler``,
             whose cadence is found and said in the plan (``schedules.stepped`` sets it).
-        metrics: by name, torchmetrics or functions ``(outputs, targets) -> number``; evaluations give them.
+        metrics: by name, torchmetrics or functions ``(outputs, targets) -> number``; evaluations give them. Outputs are
+            what the model returns; with a loss of ``(model, batch)`` that calls it several times, or a batch without a
+            target, the loss returns a dict with ``loss``, ``output`` and ``target``.
         clip_norm: the gradients' norm is brought down to this, after unscaling; None does not clip.
         clip_value: each gradient is brought into ±this, after the norm.
         accumulate: microbatches an optimizer step is made of; the gradient is that of one big batch.
@@ -271,7 +273,16 @@ class Trainer:
         """What ``fit`` with these arguments is going to do: steps, ritual, rates, device; nothing is trained."""
         for name in ("out", "observers", "progress", "about"):
             how.pop(name, None)
-        return self._run(train, val, **how).plan
+        groups = [group for optimizer in self.setup.optimizers.values() for group in optimizer.param_groups]
+        before = [dict(group) for group in groups]
+        last_run = self._last_run
+        try:
+            return self._run(train, val, **how).plan
+        finally:  # torch's schedulers set rates and momenta when they are made
+            self._last_run = last_run
+            for group, kept in zip(groups, before, strict=True):
+                group.clear()
+                group.update(kept)
 
     # --- 3. your own loop ------------------------------------------------------------------------------------------
 
@@ -356,7 +367,8 @@ class Trainer:
         """
         source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
         try:
-            return predict(self._evaluated_model(), onto(self.setup.device)(source.epoch(0)), has_target=has_target)
+            with self.setup.precision.autocast(self.setup.device):
+                return predict(self._evaluated_model(), onto(self.setup.device)(source.epoch(0)), has_target=has_target)
         finally:
             source.close()
 
@@ -411,8 +423,9 @@ class Trainer:
         evaluate_every_steps: int | None = None,
         saves: str | None = None,
     ) -> Run:
-        check_count("evaluate_every", evaluate_every)
-        check_count("evaluate_every_steps", evaluate_every_steps)
+        for name, value in (("evaluate_every", evaluate_every), ("evaluate_every_steps", evaluate_every_steps)):
+            if value is not None:
+                check_count(name, value, hint="None for none")
         setup, form = self.setup, self._objective()
         if len(setup.optimizers) > 1:
             raise ArgumentError(
@@ -428,8 +441,10 @@ class Trainer:
 
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
-        (name,) = setup.optimizers
-        ritual, schedule, schedule_text, latch = make_ritual(setup, name, run_length, notes)
+        (optimizer,) = setup.optimizers
+        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes)
+        if held_out is None and ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
+            notes.append("the schedule moves after evaluations, and there is no validation data: it never will")
         if self.choices.deterministic and seed is None:
             notes.append("deterministic=True without a seed: the same bits twice need seed=… as well")
         plan = make_plan(
@@ -486,9 +501,16 @@ class Trainer:
             averaged if averaged is not None and self.choices.average and self.choices.average.evaluate else self.model
         )
 
-    def _settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, Any]:
         """What the trainer was given, in words, for ``run.json``."""
-        return {name: str(value) for name, value in vars(self.choices).items() if name != "model"}
+        return {name: _in_words(value) for name, value in vars(self.choices).items() if name != "model"}
+
+
+def _in_words(value: Any) -> Any:
+    """A setting as ``run.json`` shows it: a function by its name, and not by its place in memory."""
+    if isinstance(value, Mapping):
+        return {str(name): _in_words(part) for name, part in value.items()}
+    return getattr(value, "__qualname__", None) or (value if isinstance(value, (int, float)) else str(value))
 
 
 def _in_order(data: Any) -> Any:

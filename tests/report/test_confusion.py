@@ -27,7 +27,9 @@ def test_rows_are_true_classes_with_their_recall() -> None:
         ["eel", "0", "0", "0", "–"],
     ]
     assert "accuracy 81.25 % of 16 samples" in lines
-    assert lines[-1] == "most confused: cat taken for dog 2 times (20 % of cat); dog taken for cat 1 time (17 % of dog)"
+    assert lines[-1] == (
+        "most confused: 'cat' taken for 'dog' 2 times (20 % of 'cat'); 'dog' taken for 'cat' 1 time (17 % of 'dog')"
+    )
 
 
 def test_long_names_stand_once_and_columns_are_numbered() -> None:
@@ -53,7 +55,7 @@ def test_many_classes_are_told_by_their_pairs() -> None:
     counts = [[10 if i == j else int(j == i + 1) for j in range(30)] for i in range(30)]
     lines = printed(counts, classes).splitlines()
     assert lines[0] == "accuracy 91.19 % of 329 samples"
-    assert lines[1].startswith("most confused: c0 taken for c1 1 time")
+    assert lines[1].startswith("most confused: 'c0' taken for 'c1' 1 time")
 
 
 def test_the_most_confused_pairs_come_first() -> None:

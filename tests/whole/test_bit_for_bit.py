@@ -217,7 +217,8 @@ def test_arrays_in_their_order_are_the_loader_in_its_order() -> None:
     for _ in range(2):
         for start in range(0, 26, 8):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(expected(x[start : start + 8]), y[start : start + 8]).backward()
+            loss = nn.functional.cross_entropy(expected(x[start : start + 8]), y[start : start + 8])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     torch.manual_seed(0)
     trainer = tl.Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1))
@@ -232,9 +233,9 @@ def test_shuffled_arrays_come_in_an_order_that_is_a_function_of_seed_and_epoch(s
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
     torch.manual_seed(5)
     for epoch in range(2):
-        for row in order(20, 5, epoch, shuffle=True).split(6):
+        for row in torch.split(order(20, 5, epoch, shuffle=True), 6):
             optimizer.zero_grad()
-            nn.functional.mse_loss(expected(x[row]), y[row]).backward()
+            nn.functional.mse_loss(expected(x[row]), y[row]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     torch.manual_seed(5 if seed is None else 99)
     trainer = tl.Trainer(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
@@ -263,7 +264,7 @@ def test_a_loader_without_a_generator_draws_what_it_draws_by_hand(evaluates: boo
     for _ in range(3):
         for inputs, targets in by_hand_loader:
             optimizer.zero_grad()
-            nn.functional.mse_loss(expected(inputs), targets).backward()
+            nn.functional.mse_loss(expected(inputs), targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     torch.manual_seed(11)
     metrics: dict[str, Any] = {"mae": nn.functional.l1_loss} if evaluates else {}
@@ -316,13 +317,14 @@ def test_torch_schedulers_move_as_by_hand(schedule: str) -> None:
 
     def made(optimizer: torch.optim.Optimizer) -> Any:
         of = torch.optim.lr_scheduler
-        return {
+        makers: dict[str, Callable[[], Any]] = {
             "step": lambda: of.StepLR(optimizer, step_size=2, gamma=0.3),
             "one_cycle": lambda: of.OneCycleLR(optimizer, max_lr=0.05, total_steps=epochs * batches),
             "plateau": lambda: of.ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.5),
             "lambda": lambda: of.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
             "cosine_per_epoch": lambda: of.CosineAnnealingLR(optimizer, T_max=epochs),
-        }[schedule]()
+        }
+        return makers[schedule]()
 
     expected = mlp()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.02, momentum=0.9)
@@ -331,7 +333,8 @@ def test_torch_schedulers_move_as_by_hand(schedule: str) -> None:
     for _ in range(epochs):
         for start in range(0, 20, 4):
             optimizer.zero_grad()
-            nn.functional.mse_loss(expected(x[start : start + 4]), y[start : start + 4]).backward()
+            loss = nn.functional.mse_loss(expected(x[start : start + 4]), y[start : start + 4])
+            loss.backward()  # type: ignore[no-untyped-call]
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             if schedule == "one_cycle":
@@ -366,7 +369,7 @@ def test_lbfgs_through_its_closure_is_the_one_by_hand() -> None:
                 loss.backward()  # type: ignore[no-untyped-call]
                 return loss.detach()
 
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
     trainer = tl.Trainer(model, nn.MSELoss(), torch.optim.LBFGS(model.parameters(), **settings))
     result = trainer.fit((x, y), epochs=3, batch_size=8, shuffle=False, progress=False)
     assert same_bits(model, expected)
@@ -408,7 +411,7 @@ def test_fp16_with_a_scaler_is_the_one_by_hand() -> None:
             optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.float16):
                 loss = nn.functional.cross_entropy(expected(x[start : start + 8]), y[start : start + 8])
-            scaler.scale(loss).backward()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
             scaler.step(optimizer)

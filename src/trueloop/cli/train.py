@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from trueloop.cli.find import bundled, find
 from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from trueloop.loop import Observer
     from trueloop.recipe import Recipe
 
 
@@ -32,7 +34,8 @@ def run(arguments: Sequence[str]) -> int:
     out = given.pop("out") or _free(Path("runs"), found.name)
     recipe = build(found, given)
     try:
-        recipe.fit(out=out, about={"recipe": describe(found, _without_out(flags), given)})
+        about = {"recipe": describe(found, _without_out(flags), given)}
+        recipe.fit(out=out, about=about, observers=_tensorboard(out))
     except KeyboardInterrupt:
         print(f"run: {out}")
         raise
@@ -67,6 +70,15 @@ def _free(parent: Path, name: str) -> Path:
     stem = f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     names = [stem, *(f"{stem}-{i}" for i in range(2, 100))]
     return next(parent / name for name in names if not (parent / name).exists())
+
+
+def _tensorboard(out: Path) -> list[Observer]:
+    """Event files for TensorBoard, where its package is installed."""
+    if find_spec("tensorboard") is None:
+        return []
+    from trueloop.observers.tensorboard import TensorBoard
+
+    return [TensorBoard(out / "tensorboard")]
 
 
 def _report(recipe: Recipe) -> None:

@@ -17,7 +17,8 @@ class EarlyStop:
         min_delta: an improvement must be larger than this, in the metric's own unit.
         mode: ``min`` or ``max``: which way is better. None means ``min`` for ``loss``; any other metric must say.
 
-    NaN is never an improvement. A new run (one that starts at step 0) starts the counting anew.
+    The model keeps the weights of the last step, not those of the best evaluation. NaN is never an improvement. A new
+    run (one that starts at step 0) starts the counting anew.
 
     Raises:
         ArgumentError: a setting out of range, or a metric other than ``loss`` without a mode.

@@ -48,7 +48,7 @@ def confusion(counts: Counts, classes: Sequence[str]) -> RenderableType:
          cat       8    2   80.0%
          dog       0    5  100.0%
         accuracy 86.67 % of 15 samples
-        most confused: cat taken for dog 2 times (20 % of cat)
+        most confused: 'cat' taken for 'dog' 2 times (20 % of 'cat')
     """
     _check(counts, classes)
     total = sum(map(sum, counts))
@@ -57,8 +57,8 @@ def confusion(counts: Counts, classes: Sequence[str]) -> RenderableType:
     if total:
         parts.append(Text(f"accuracy {right / total:.2%} of {total:,} samples".replace("%", " %")))
     pairs = [
-        f"{pair.true} taken for {pair.predicted} {pair.samples:,} time{'s' * (pair.samples != 1)} "
-        f"({100 * pair.share:.2g} % of {pair.true})"
+        f"{pair.true!r} taken for {pair.predicted!r} {pair.samples:,} time{'s' * (pair.samples != 1)} "
+        f"({100 * pair.share:.2g} % of {pair.true!r})"
         for pair in most_confused(counts, classes)
     ]
     if pairs:
