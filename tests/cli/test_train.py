@@ -93,11 +93,11 @@ def test_without_a_recipe_it_lists_them_with_exit_code_2(command: Command) -> No
 
 def test_a_folder_that_holds_another_run_is_not_touched(command: Command, tiny: str, tmp_path: Path) -> None:
     command("train", tiny, "--out", "run")
-    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     ended = command("train", tiny, "--out", "run")
     assert ended.code == 2
     assert "holds another run" in ended.error
-    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
 
 
 def test_ctrl_c_ends_with_130_and_a_complete_record(command: Command, tiny: str, tmp_path: Path) -> None:
