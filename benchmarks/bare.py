@@ -91,7 +91,8 @@ def watched(given: Given, clock: Callable[[], float] | None = None, *, tensorboa
         observers: list[Observer] = [progress, record, RunRecord(folder), EarlyStop()]
         if tensorboard:
             observers.append(TensorBoard(folder, clock=clock or time.time))
-        tl.watch(_trainer().train(given, epochs=1), observers)
+        val = [_BATCHES[0]]  # early stopping wants one; it is looked at once, after the last step
+        tl.watch(_trainer().train(given, val, epochs=1, evaluate_every=None), observers)
 
 
 def watched_with_tensorboard(given: Given, clock: Callable[[], float] | None = None) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,18 +41,20 @@ def main() -> None:
     if not asked.no_peers and not asked.accuracy and {"regression", "cnn"} & set(names):
         how.peers, how.peers_missing = environment.peers()
     started = time.monotonic()
-    sections = _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _measured(how, names)
-    top = _top(how)
+    order = [module.TITLE for module in (*CASES.values(), accuracy)]
+    sections: dict[str, str] = {}
+    for sections in _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _measured(how, names):
+        if not asked.quick:  # after each part, so that a run that is broken off leaves what it has
+            table.replace_sections(RESULTS, _top(how), sections, order)
     if asked.quick:
-        print("\n\n".join([top, *(f"## {title}\n\n{body}" for title, body in sections.items())]))
+        print("\n\n".join([_top(how), *(f"## {title}\n\n{body}" for title, body in sections.items())]))
     else:
-        order = [module.TITLE for module in (*CASES.values(), accuracy)]
-        table.replace_sections(RESULTS, top, sections, order)
         print(RESULTS.read_text())
     say(f"{(time.monotonic() - started) / 60:.1f} minutes" + ("" if asked.quick else f"; written to {RESULTS}"))
 
 
-def _measured(how: How, names: list[str]) -> dict[str, str]:
+def _measured(how: How, names: list[str]) -> Iterator[dict[str, str]]:
+    """The sections, once after each number of threads."""
     results: dict[str, dict[int, Any]] = {name: {} for name in names}
     disturbed = {name: machine.Disturbance() for name in names}
     for threads in THREADS:
@@ -67,11 +70,11 @@ def _measured(how: How, names: list[str]) -> dict[str, str]:
                 disturbed[name].wall += rounds.disturbance.wall
         finally:
             pool.close()
-    return {
-        CASES[name].TITLE: f"{machine.stamp(disturbed[name].share)} {_rounds(results[name])} rounds.\n\n"
-        + CASES[name].section(results[name], how)
-        for name in names
-    }
+        yield {
+            CASES[name].TITLE: f"{machine.stamp(disturbed[name].share)} {_rounds(results[name])} rounds.\n\n"
+            + CASES[name].section(results[name], how)
+            for name in names
+        }
 
 
 def _rounds(by_threads: dict[int, Any]) -> str:
@@ -82,13 +85,13 @@ def _rounds(by_threads: dict[int, Any]) -> str:
     return " and ".join(str(count) for count in sorted(counts))
 
 
-def _accuracy(how: How, seeds: int, epochs: int) -> dict[str, str]:
+def _accuracy(how: How, seeds: int, epochs: int) -> Iterator[dict[str, str]]:
     pool = Pool(threads=THREADS[-1])
     try:
         result = accuracy.measure(how, pool, seeds, epochs)
     finally:
         pool.close()
-    return {accuracy.TITLE: f"{machine.stamp()} {seeds} seeds.\n\n" + accuracy.section(result)}
+    yield {accuracy.TITLE: f"{machine.stamp()} {seeds} seeds.\n\n" + accuracy.section(result)}
 
 
 def _top(how: How) -> str:

@@ -42,7 +42,7 @@ def reads(trainer: tl.Trainer, steps: int, folder: Path, *, loader: bool = False
     """How many values one epoch of so many steps reads, with an evaluation at its end."""
     x, y = classification(4 * steps * trainer.choices.accumulate)
     val = classification(8, seed=1)
-    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
     observers: list[Any] = [
         Progress(screen, clock=frozen),
         Jsonl(folder / f"{steps}.jsonl", clock=frozen),
@@ -56,6 +56,7 @@ def reads(trainer: tl.Trainer, steps: int, folder: Path, *, loader: bool = False
             observers=observers if watched else (), shuffle=False,
         )  # fmt: skip
     assert trainer.step == steps
+    assert ("samples/s" in screen.file.getvalue()) == watched, "the display was live"  # type: ignore[attr-defined]
     return sum(counted.values())
 
 

@@ -367,3 +367,17 @@ def test_bf16_computes_the_body_under_autocast_and_updates_outside_of_it() -> No
     for x, _ in trainer.evaluating(regression(4)):
         assert model(x).dtype == torch.bfloat16
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_bf16_sees_the_weights_that_an_update_within_the_same_batch_has_moved() -> None:
+    """Autocast keeps its casts of the weights: the generator's turn must not meet the critic of before its step."""
+    matrix = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(matrix.weight)
+    trainer = tl.Trainer(matrix, optimizer=tl.optim.sgd(lr=1.0), precision="bf16")
+    outputs = []
+    for x in trainer.batches(torch.ones(2, 1), batch_size=2):
+        for _ in range(3):
+            output = matrix(x)
+            outputs.append(float(output[0].detach()))
+            trainer.update(output.float().mean())
+    assert outputs == [1.0, 0.0, -1.0]

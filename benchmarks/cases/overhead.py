@@ -76,13 +76,15 @@ def section(results: Mapping[int, Overhead], how: How) -> str:
         if ALL in rounds.figures and BARE in rounds.figures:
             over = rounds.difference(ALL, BARE, "wall")
             goals.append(verdict(f"time, {threads} thread(s), all observers", over, GOAL_MICROSECONDS, " µs", 1))
+        else:
+            goals.append(f"- **NOT MEASURED** time, {threads} thread(s), all observers: see what failed, below")
     one = next(iter(results.values()))
     if ALL in one.calls and BARE in one.calls:
         ratio = one.calls[ALL]["python"] / one.calls[BARE]["python"]
         goals.append(verdict("Python calls, all observers", ratio, GOAL_CALLS))
     head = ["loop", "µs a step", "µs over bare", "CPU µs over bare", "Python calls", "× bare", "C calls"]
     return f"""2-layer MLP 32 wide, batch 8, `torch.optim.SGD` and mean squared error in all, the same pre-gathered
-batches; Calls are counted by `sys.setprofile`, with clocks that do not depend on the
+batches. Calls are counted by `sys.setprofile`, with clocks that do not depend on the
 machine, so their number has no noise.
 
 {chr(10).join(goals)}

@@ -23,7 +23,7 @@ class TrueloopError(Exception):
 
     Args:
         message: what was expected, what came, what to do.
-        step: the optimizer step (0-based) that it is about, if any.
+        step: how many optimizer steps had been taken, if it is about one.
         file: the file that it is about, if any.
 
     Example:
@@ -92,7 +92,7 @@ class NonFiniteError(LossError):
 
     Args:
         message: the whole story in words.
-        step: the optimizer step (0-based) whose loss it is.
+        step: how many optimizer steps had been taken before it.
         module: the first module, in order of execution, whose output was not finite; None if every output was.
     """
 

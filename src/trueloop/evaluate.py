@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from trueloop.data.device import batch_length
+from trueloop.data.device import batch_length, move
 from trueloop.errors import ArgumentError, DataError, LossError
 from trueloop.events import EvalEnded
 from trueloop.objective import Batch, Computed, Mean, Objective, named_parts, run_model, split_batch
 from trueloop.preflight import check_target, explain
+
+CPU = torch.device("cpu")
 
 MetricFunction = Callable[[Any, Any], Any]
 """``(outputs, targets) -> number``: sees all samples of the evaluation at once, so that any metric is exact."""
@@ -89,12 +92,12 @@ def evaluate(
             for metric in updated.values():
                 metric.update(output, target)
             if functions:
-                kept.append((output.cpu(), target.cpu()))
+                kept.append((move(output, CPU), move(target, CPU)))
         if mean.samples == 0:
             raise DataError("expected at least one sample to evaluate, got an empty loader")
         values: dict[str, float] = {"loss": mean.value()}
         if functions:
-            outputs, targets = torch.cat([o for o, _ in kept]), torch.cat([t for _, t in kept])
+            outputs, targets = _join([o for o, _ in kept]), _join([t for _, t in kept])
         for name, given in metrics.items():
             values |= _flatten(name, given.compute() if isinstance(given, Metric) else given(outputs, targets))
     return EvalEnded(step, epoch, values, mean.samples, time.monotonic() - started)
@@ -119,7 +122,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], *, has_target: bool | No
             elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
                 output = model(*batch)
             elif (named := named_parts(batch)) is not None:
-                output = model(**named)
+                output = model(*named.values()) if len(named) == 1 else model(**named)
             else:
                 output = model(batch)
             outputs.append(output)
@@ -165,13 +168,25 @@ def _flatten(name: str, value: Any) -> dict[str, float]:
 
 
 def _join(parts: list[Any]) -> Any:
+    """The batches' outputs as one, on the CPU; scalars (a loss that the model returns) are stacked, a value a batch."""
     first = parts[0]
     if isinstance(first, Tensor):
-        return torch.cat([part.cpu() for part in parts])
+        if first.dim() == 0:
+            return torch.stack([part.cpu() for part in parts])
+        try:
+            return torch.cat([part.cpu() for part in parts])
+        except RuntimeError as error:
+            raise ArgumentError(
+                f"the model's outputs cannot be joined, since their shapes differ from batch to batch ({error}); "
+                "pad them, or predict batch by batch: trainer.evaluating(…)"
+            ) from None
+    if first is None:
+        return None
     if isinstance(first, Mapping):
         return {key: _join([part[key] for part in parts]) for key in first}
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(_join(list(column)) for column in zip(*parts, strict=True)))
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        return type(first)(**{f.name: _join([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(first)})
     if isinstance(first, (tuple, list)):
-        return tuple(_join(list(column)) for column in zip(*parts, strict=True))
+        joined = [_join(list(column)) for column in zip(*parts, strict=True)]
+        return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
     return parts

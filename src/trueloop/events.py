@@ -24,7 +24,7 @@ class RunStarted(NamedTuple):
     seed: int
     """The seed of the data's order (and of all else, if the user gave one)."""
     step: int
-    """Optimizer steps taken before (0, or more after a resume)."""
+    """Optimizer steps taken before: 0."""
     epoch: int
     """The epoch (0-based) in which it starts."""
 
@@ -75,7 +75,7 @@ class EpochEnded(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Something was written whole to the disk."""
+    """Something was written whole to the disk. (Checkpoints, which are to come, send it; nothing else does.)"""
 
     step: int
     path: Path
@@ -86,7 +86,7 @@ class RunEnded(NamedTuple):
 
     step: int
     epoch: int
-    """Epochs finished."""
+    """Epochs ended; the last one may have been cut short by ``steps``."""
     reason: str
     """``finished``, the text of the ``Stop`` that ended it, ``interrupted``, or ``failed: …``."""
     seconds: float

@@ -48,6 +48,8 @@ class Run:
     evaluate_every_steps: int | None = None
     onto_device: Callable[[Iterator[Batch]], Iterator[Batch]] = iter
     latch: Latch | None = None
+    at_end: Callable[[], None] | None = None
+    """What is left to do when the last step was taken (BatchNorm's statistics of averaged weights)."""
     epoch: int = field(default=0, init=False)
     """Epochs finished."""
 
@@ -65,6 +67,8 @@ def train(run: Run) -> Events:
         stop = yield RunStarted(run.plan, run.seed, run.ritual.step, run.epoch)
         while stop is None and not _is_over(run):
             stop = yield from _epoch(run)
+        if run.at_end is not None:
+            run.at_end()
     except GeneratorExit:  # whoever iterates has left; nobody would hear
         raise
     except BaseException as error:
@@ -224,6 +228,7 @@ def _read_latch(run: Run) -> None:
     if run.latch is not None and run.latch.read():
         kept = "the weights are those before it" if run.latch.protects else "the weights have been updated with it"
         raise NonFiniteError(
-            f"the loss became NaN or Inf in epoch {run.epoch}, at or before step {run.ritual.step}; {kept}; run it "
-            "with device='cpu' to see which module breaks"
+            f"the loss became NaN or Inf in epoch {run.epoch}, at or before this step; {kept}; run it "
+            "with device='cpu' to see which module breaks",
+            step=run.ritual.step,
         )

@@ -116,12 +116,16 @@ def criterion(function: Callable[[Any, Any], Tensor]) -> Objective:
 def is_criterion(loss: Callable[..., Any]) -> bool:
     """Whether a loss takes (output, target) and not (model, batch): modules, and torch's own functions.
 
+    A module of your own whose ``forward`` begins with ``model`` takes (model, batch).
+
     Example:
         >>> is_criterion(nn.L1Loss()), is_criterion(nn.functional.l1_loss), is_criterion(lambda model, batch: 0)
         (True, True, False)
     """
     function = loss.func if isinstance(loss, functools.partial) else loss
-    return isinstance(function, nn.Module) or (getattr(function, "__module__", None) or "").startswith("torch")
+    if isinstance(function, nn.Module):
+        return next(iter(inspect.signature(function.forward).parameters), "") not in ("model", "net", "network")
+    return f"{getattr(function, '__module__', '')}.".startswith("torch.")
 
 
 def split_batch(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
@@ -187,8 +191,11 @@ def run_model(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
         return model(batch), None
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         return model(batch[0]), None
-    positional, named, target = split_batch(batch)
-    return model(*positional, **named), target
+    named = named_parts(batch)
+    if named is not None and len(named) == 1:
+        return model(*named.values()), None
+    positional, by_name, target = split_batch(batch)
+    return model(*positional, **by_name), target
 
 
 # --- a torch.nn loss ------------------------------------------------------------------------------------------------
@@ -201,6 +208,7 @@ def _of_criterion(loss: Callable[..., Tensor]) -> Objective:
             f"{_name(loss)} has reduction={reduction!r}, which gives a loss for each element and not a scalar; "
             "use reduction='mean', or a function (model, batch) -> loss that reduces it"
         )
+    _check_takes_two(loss)
     count_target = _counter(loss)
 
     def compute(model: nn.Module, batch: Batch) -> Computed:
@@ -216,6 +224,21 @@ def _of_criterion(loss: Callable[..., Tensor]) -> Objective:
         return count_target(split_batch(batch)[2])
 
     return Objective(compute, count, criterion=loss, is_sum=reduction == "sum")
+
+
+def _check_takes_two(loss: Callable[..., Tensor]) -> None:
+    try:
+        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):  # a function written in C does not tell
+        return
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) > 2:
+        raise ArgumentError(
+            f"{_name(loss)} takes {', '.join(needed)}, and not an output and a target alone; "
+            "write a function (model, batch) -> loss that calls it"
+        )
 
 
 ELEMENTWISE = frozenset(
@@ -284,15 +307,15 @@ def _compute_callable(loss: Callable[..., Any], model: nn.Module, batch: Batch) 
     if isinstance(returned, Tensor):
         return Computed(returned, batch_length(batch), False, NO_TERMS, None, None)
     if isinstance(returned, tuple) and len(returned) == 2:
-        return Computed(returned[0], returned[1], True, NO_TERMS, None, None)
+        return Computed(returned[0], _scalar(returned[1]), True, NO_TERMS, None, None)
     if isinstance(returned, Mapping) and "loss" in returned:
         own = returned.get("count")
         terms = {
-            name: value.detach()
+            name: value.detach() if isinstance(value, Tensor) else torch.tensor(value)
             for name, value in returned.items()
-            if name not in ("loss", "count", "output", "target") and isinstance(value, Tensor) and value.numel() == 1
+            if name not in ("loss", "count", "output", "target") and _is_scalar(value)
         }
-        count = batch_length(batch) if own is None else own
+        count = batch_length(batch) if own is None else _scalar(own)
         return Computed(returned["loss"], count, own is not None, terms, returned.get("output"), returned.get("target"))
     keys = f" with keys {sorted(returned)}" if isinstance(returned, Mapping) else ""
     raise LossError(
@@ -301,13 +324,17 @@ def _compute_callable(loss: Callable[..., Any], model: nn.Module, batch: Batch) 
     )
 
 
-def takes_model_and_batch(loss: Callable[..., Any]) -> bool:
-    """Whether a function can be called with two arguments, as ``(model, batch)``."""
-    try:
-        inspect.signature(loss).bind(None, None)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _scalar(count: Count) -> Count:
+    """A count of shape (1,) would broadcast where it is used."""
+    if isinstance(count, Tensor) and count.dim():
+        if count.numel() != 1:
+            raise LossError(f"the loss's count must be one number, got shape {tuple(count.shape)}; sum it: count.sum()")
+        return count.reshape(())
+    return count
+
+
+def _is_scalar(value: object) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, (int, float))
 
 
 def _name(loss: Callable[..., Any]) -> str:
@@ -401,7 +428,7 @@ class Mean:
         exact = torch.float64 if losses.device.type != "mps" else torch.float32  # mps has no float64
         losses = losses.to(exact)
         if any(isinstance(count, Tensor) for count in self._counts):
-            counts = torch.stack([torch.as_tensor(c, device=losses.device).to(exact) for c in self._counts])
+            counts = torch.stack([torch.as_tensor(c, device=losses.device).to(exact).reshape(()) for c in self._counts])
         else:
             counts = torch.tensor(self._counts, dtype=exact, device=losses.device)
         # The mean over nothing is NaN, and counts for nothing (a batch whose tokens are all ignored).

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.preflight import KEPT, check_loss
 from trueloop.setup import Length, Setup, length, make_ritual
 from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure, shares
+
+_Batches = Generator[Batch, None, None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class OwnLoop:
         self._epochs: int | None = None
         self._rituals: dict[str, Ritual] = {}
         self._place: _Place | None = None
-        self._resting: weakref.ref[Generator[Batch, None, None]] | None = None
+        self._training: weakref.ref[_Batches] | None = None
+        self._resting: weakref.ref[_Batches] | None = None
 
     def epochs(self, number: int) -> Iterator[int]:
         """See ``Trainer.epochs``."""
@@ -64,14 +69,25 @@ class OwnLoop:
 
     def _each_epoch(self, number: int) -> Iterator[int]:
         for self.epoch in range(number):  # the attribute is the loop's variable
-            self._wake()
+            self.wake()
             yield self.epoch
             for ritual in self._rituals.values():
                 ritual.epoch_ended()
 
     def batches(self, feed: Feed) -> Iterator[Batch]:
         """See ``Trainer.batches``."""
-        self._wake()
+        before = self._training() if self._training else None
+        if before is not None and inspect.getgeneratorstate(before) == inspect.GEN_CREATED:
+            raise ArgumentError(
+                "one loop over trainer.batches() goes on at a time, and another was made just now; "
+                "for two loaders at once, take one through batches() and iterate over the other yourself"
+            )
+        self.wake()
+        batches = self._batches(feed)
+        self._training = weakref.ref(batches)
+        return batches
+
+    def _batches(self, feed: Feed) -> _Batches:
         if not self.setup.choices.model.training:
             self.setup.choices.model.train()
         if not self._rituals:
@@ -93,11 +109,15 @@ class OwnLoop:
             for ritual in self._rituals.values():
                 ritual.discard()
             feed.close()
+            if self._epochs is None:  # no epochs() above it counts
+                self.epoch += 1
 
     def update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         """See ``Trainer.update``."""
-        ritual = self._ritual(name)
         place = self._place
+        if place is None:
+            self.wake()
+        ritual = self._ritual(name)
         accumulate = self.setup.choices.accumulate
         if place is None and accumulate > 1:
             raise ArgumentError(
@@ -120,14 +140,14 @@ class OwnLoop:
             torch.clear_autocast_cache()  # the weights that it cast have moved
         return event
 
-    def evaluating(self, feed: Feed) -> Generator[Batch, None, None]:
+    def evaluating(self, feed: Feed) -> Iterator[Batch]:
         """See ``Trainer.evaluating``."""
-        self._wake()
+        self.wake(training=False)  # an evaluation in the middle of an epoch is fine
         batches = self._evaluating(feed)
         self._resting = weakref.ref(batches)
         return batches
 
-    def _evaluating(self, feed: Feed) -> Generator[Batch, None, None]:
+    def _evaluating(self, feed: Feed) -> _Batches:
         try:
             with resting(self.setup.choices.model), self.setup.precision.autocast(self.setup.device):
                 yield from onto(self.setup.device)(feed.epoch(0))
@@ -139,20 +159,32 @@ class OwnLoop:
         """Optimizer steps taken, by the optimizer that took most."""
         return max((ritual.step for ritual in self._rituals.values()), default=0)
 
-    def _wake(self) -> None:
-        """Ends an evaluation that an exception left open: its frame would keep eval mode and no graph alive."""
-        left = self._resting() if self._resting else None
-        if left is not None:
-            left.close()
-        self._resting = None
+    def wake(self, *, training: bool = True) -> None:
+        """Ends loops that an exception left open: their frames would keep eval mode, no-grad or autocast alive.
+
+        Args:
+            training: loops over ``batches`` as well as those over ``evaluating``.
+        """
+        left = [self._resting() if self._resting else None, self._training() if self._training and training else None]
+        for batches in left:
+            if batches is not None:
+                batches.close()
 
     def _begin(self, feed: Feed | None) -> None:
         run = Length(self._epochs, None, None)
         if feed is not None and self._epochs is not None:
             run = length(feed, self.setup.choices.accumulate, self._epochs, None)
         for name in self.setup.optimizers:
-            ritual, _, _, _ = make_ritual(self.setup, name, run, [])
+            notes: list[str] = []
+            ritual, _, _, _ = make_ritual(self.setup, name, run, notes)
             refuse_closure(ritual.optimizer)
+            if ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
+                raise ArgumentError(
+                    f"{type(ritual.scheduler.scheduler).__name__} moves after evaluations, which a loop of your own "
+                    "makes: call its step(value) there, and leave schedule= out"
+                )
+            for note in notes:
+                warnings.warn(note, stacklevel=2)
             self._rituals[name] = ritual
 
     def _ritual(self, name: str) -> Ritual:

@@ -94,7 +94,8 @@ def check_target(objective: Objective, output: Any, target: Any) -> None:
     if kind == "elementwise":
         if output.shape != target.shape:
             raise LossError(_broadcast_story(f"output {tuple(output.shape)}, target {tuple(target.shape)}"))
-        if not target.is_floating_point() and output.is_floating_point():
+        takes_counts = "Poisson" in type(loss).__name__ or "poisson" in getattr(loss, "__name__", "")
+        if not target.is_floating_point() and output.is_floating_point() and not takes_counts:
             raise DataError(
                 f"expected a floating-point target for {type(loss).__name__}, as the output ({output.dtype}), got "
                 f"{target.dtype}; convert it: y.float()"
@@ -117,8 +118,9 @@ def explain(
     """
     if isinstance(error, TrueloopError):
         return
+    about_dtypes = re.search(r"dtype|scalar type", str(error)) is not None
     for batch in window:
-        wrong = _dtype_story(model, batch)
+        wrong = _dtype_story(model, batch) if about_dtypes else None
         if wrong is not None:
             raise DataError(wrong) from error
         if objective.criterion is None:
@@ -141,6 +143,15 @@ def explain_not_finite(
     model: nn.Module, objective: Objective, window: Sequence[Batch], step: int, feed: Feed | None = None
 ) -> NonFiniteError:
     """The story of a loss that was NaN or Inf: the first module whose output was not finite, or what else it was."""
+    broken = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    if broken:
+        return NonFiniteError(
+            f"the loss is not finite, since weights are not: {', '.join(broken[:5])}{' …' if len(broken) > 5 else ''} "
+            "hold NaN or Inf. Some step before this one wrote them: its loss was finite and its gradient was not (the "
+            "root of 0, a division by a tiny number), or they were so from the start; clip_norm, an epsilon, or "
+            "torch.autograd.detect_anomaly() will help",
+            step=step,
+        )
     for batch in window:
         if bad_samples(batch):
             arrays = getattr(feed, "arrays", None)
@@ -165,8 +176,8 @@ def explain_not_finite(
                 module=module,
             )
     return NonFiniteError(
-        f"the loss is not finite, while every module's output is: the loss function itself makes it (log of 0, a mean "
-        f"over no sample, all targets ignored?); {KEPT}",
+        "the loss is not finite, while every module's output is: the loss function itself makes it (log of 0, "
+        f"overflow, a mean over no sample, all targets ignored?); {KEPT}",
         step=step,
     )
 

@@ -48,7 +48,7 @@ class Recipe:
     classes: Sequence[str] | None = field(default=None, kw_only=True)
 
     def fit(self, *, out: Path | str | None = None, progress: bool = True, **more: Any) -> Result:
-        """Trains; ``out`` and ``progress`` as in ``Trainer.fit``, observers are added to the recipe's own."""
+        """Trains; what is given here goes before the recipe's own, and observers are added to its own."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trainer", "test", "classes")}
         own["observers"] = (*self.observers, *more.pop("observers", ()))
-        return self.trainer.fit(**own, out=out, progress=progress, **more)
+        return self.trainer.fit(**{**own, **more}, out=out, progress=progress)

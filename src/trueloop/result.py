@@ -15,8 +15,8 @@ class Result:
 
     Attributes:
         steps: optimizer steps taken.
-        epochs: epochs finished.
-        loss: the mean training loss of the last finished epoch; NaN if none was.
+        epochs: epochs ended; the last one may have been cut short by ``steps``.
+        loss: the mean training loss of the last epoch that ended; NaN if none did.
         metrics: the last evaluation's, ``loss`` among them; empty if there was none.
         history: the epochs and evaluations, in order.
         reason: why it ended: ``finished``, or the text of the ``Stop`` that ended it.

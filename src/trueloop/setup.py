@@ -260,11 +260,13 @@ def _schedule(
 ) -> tuple[Schedule | None, Stepped | None, str]:
     if wanted is None:
         return None, None, "constant"
-    if isinstance(wanted, type) or (isinstance(wanted, partial) and isinstance(wanted.func, type)):
+    maker = wanted.scheduler if isinstance(wanted, Stepped) else wanted
+    if _makes_scheduler(maker):
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):  # where the last run did not leave it
             group["lr"] = base
             group.pop("initial_lr", None)
-        wanted = wanted(optimizer)
+        made = cast(Callable[[torch.optim.Optimizer], LRScheduler], maker)(optimizer)
+        wanted = replace(wanted, scheduler=made) if isinstance(wanted, Stepped) else made
     torch_scheduler = wanted.scheduler if isinstance(wanted, Stepped) else wanted
     if isinstance(torch_scheduler, LRScheduler) and torch_scheduler.optimizer is not optimizer:
         raise ArgumentError(
@@ -292,6 +294,19 @@ def _schedule(
             "give the run in steps=…, or the schedule total_steps=…"
         )
     return schedule, None, text
+
+
+def _makes_scheduler(maker: object) -> bool:
+    """Whether it is a function of the optimizer that makes a torch scheduler, and not one of the step."""
+    if isinstance(maker, (LRScheduler, schedules.Curve)) or not callable(maker):
+        return False
+    function = maker.func if isinstance(maker, partial) else maker
+    if isinstance(function, type):
+        return issubclass(function, LRScheduler)
+    try:
+        return not isinstance(maker(0), (int, float, torch.Tensor))
+    except Exception:  # it wants more than a number: only the optimizer is left
+        return True
 
 
 def make_plan(

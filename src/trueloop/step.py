@@ -250,9 +250,11 @@ class Ritual:
                 "somewhere else (a frozen part, an input that wants a gradient, another model)"
             )
         if self._counted is not None:
-            loss = loss / self._counted
+            counted = torch.as_tensor(self._counted, device=loss.device)
+            counted = torch.where(counted > 0, counted, 1)  # a window that counts for nothing has no gradient
+            loss = loss / counted
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            torch._foreach_div_(gradients, self._counted)
+            torch._foreach_div_(gradients, counted.to(loss.dtype))
         if self.settings.penalty is not None:
             penalty = self.settings.penalty(self.model)
             scaled = penalty if self.scaler is None else self.scaler.scale(penalty)

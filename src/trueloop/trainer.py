@@ -74,12 +74,12 @@ class Trainer:
         clip_value: each gradient is brought into ±this, after the norm.
         accumulate: microbatches an optimizer step is made of; the gradient is that of one big batch.
         precision: ``fp32``, ``bf16`` or ``fp16`` (with a gradient scaler); weights stay as they are.
-        memory_format: ``channels_last`` makes convolutions faster; None leaves the model as it is.
+        memory_format: ``channels_last`` makes convolutions faster; ``contiguous``; None leaves the model as it is.
         compile: compile model and loss by ``torch.compile``, where a compiler is found.
         penalty: ``objective.l1(…)`` or ``l2(…)``, or a function of the model, added to the training loss.
         average: ``optim.ema(…)`` or ``swa(…)``: an average of the weights to keep, and to evaluate with.
         device: None takes CUDA, else MPS, else the CPU.
-        deterministic: only kernels that give the same bits twice; together with a seed.
+        deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -175,7 +175,7 @@ class Trainer:
             val: the same, for evaluations; read in order.
             epochs: passes over the training data; or
             steps: optimizer steps in all.
-            batch_size: samples a microbatch, over all processes; None for a DataLoader, which has its own.
+            batch_size: samples a microbatch; None for a DataLoader, which has its own.
             seed: of python, numpy, torch, workers and the data's order; None leaves the global RNGs as they are, and
                 the order comes from ``torch.initial_seed()``.
             shuffle: a new order of the training data each epoch.
@@ -216,7 +216,15 @@ class Trainer:
 
             watchers.append(Progress())
         if out is not None:
-            settings = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "seed": seed, "workers": workers}
+            settings: dict[str, Any] = {
+                "epochs": epochs,
+                "steps": steps,
+                "batch_size": batch_size,
+                "seed": seed,
+                "shuffle": shuffle,
+            }
+            settings |= {"workers": workers, "worker_timeout": worker_timeout, "evaluate_every": evaluate_every}
+            settings |= {"evaluate_every_steps": evaluate_every_steps}
             claim(out, {**settings, "trainer": self._settings(), **(about or {})})
             save = SaveAtEnd(lambda file: weights.save_weights(self._evaluated_model(), file), out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
@@ -306,8 +314,9 @@ class Trainer:
 
         Args:
             data: as for ``fit``.
-            **how: ``batch_size``, ``seed``, ``shuffle``, ``workers``, ``worker_timeout`` as for ``fit``.
+            **how: ``batch_size``, ``shuffle``, ``workers``, ``worker_timeout`` as for ``fit``; ``seed`` of the order.
         """
+        self._last_run = None
         return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), **how))
 
     def update(self, loss: Tensor, *, count: Count | None = None, optimizer: str = "") -> StepEnded | None:
@@ -321,6 +330,7 @@ class Trainer:
         Returns:
             The step's record; None within an accumulation window, where no step is taken yet.
         """
+        self._last_run = None
         return self._own.update(loss, count, optimizer)
 
     def evaluating(self, data: Any, **how: Any) -> Iterator[Batch]:
@@ -338,6 +348,7 @@ class Trainer:
             >>> Trainer(nn.Linear(1, 1), nn.MSELoss(), tl.optim.sgd(lr=0.1)).evaluate((x, x)).keys()
             dict_keys(['loss'])
         """
+        self._own.wake(training=False)
         form = self._objective()
         source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
         try:
@@ -365,6 +376,7 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
+        self._own.wake(training=False)
         source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
         try:
             with self.setup.precision.autocast(self.setup.device):
@@ -375,7 +387,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Optimizer steps taken in the run that goes on, or went on last."""
-        return max(self._own.step, self._last_run.ritual.step if self._last_run else 0)
+        return self._own.step if self._last_run is None else self._last_run.ritual.step
 
     @property
     def averaged(self) -> nn.Module | None:
@@ -426,6 +438,7 @@ class Trainer:
         for name, value in (("evaluate_every", evaluate_every), ("evaluate_every_steps", evaluate_every_steps)):
             if value is not None:
                 check_count(name, value, hint="None for none")
+        self._own.wake()
         setup, form = self.setup, self._objective()
         if len(setup.optimizers) > 1:
             raise ArgumentError(
@@ -434,7 +447,7 @@ class Trainer:
             )
         how: dict[str, Any] = {"workers": workers, "worker_timeout": worker_timeout, "seed": seed}
         source = self._feed(train, batch_size=batch_size, shuffle=shuffle, **how)
-        held_out = None if val is None else self._held_out(val, batch_size, form, how)
+        held_out = None if val is None else self._held_out(train, val, batch_size, form, how)
 
         def again() -> Feed:
             return self._feed(_in_order(train), shuffle=False, batch_size=batch_size, **how)
@@ -472,12 +485,15 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             onto_device=onto(setup.device),
             latch=latch,
+            at_end=None if held_out is not None else lambda: self._recompute_batchnorm(form, again),
         )
         return self._last_run
 
-    def _held_out(self, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
+    def _held_out(self, train: Any, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
         """Validation data, in larger batches than training's where that changes nothing: no graph is kept."""
-        if batch_size is not None and form.criterion is not None:
+        if isinstance(val, list) and not is_arrays(val) and not isinstance(train, list):
+            batch_size = None  # batches as they are; a list of samples goes with one to train on
+        elif batch_size is not None and form.criterion is not None:
             batch_size *= WIDER
         return self._feed(val, shuffle=False, **_with_batch_size(val, {"batch_size": batch_size}), **how)
 
@@ -486,13 +502,17 @@ class Trainer:
         to_device = onto(self.setup.device)
 
         def evaluation(step: int, epoch: int) -> EvalEnded:
-            model = self._evaluated_model()
-            if model is not self.model and self.choices.average and self.choices.average.recompute:
-                with borrowed_rngs():
-                    recompute_batchnorm(model, to_device(again().epoch(0)), forward=form.compute)
-            return evaluate(model, form, to_device(held_out.epoch(0)), self.setup.metrics, step=step, epoch=epoch)
+            self._recompute_batchnorm(form, again)
+            batches = to_device(held_out.epoch(0))
+            return evaluate(self._evaluated_model(), form, batches, self.setup.metrics, step=step, epoch=epoch)
 
         return evaluation
+
+    def _recompute_batchnorm(self, form: Objective, again: Callable[[], Feed]) -> None:
+        """Makes the BatchNorm statistics of averaged weights anew, where the average asks for it."""
+        if self.averaged is not None and self.choices.average and self.choices.average.recompute:
+            with borrowed_rngs():
+                recompute_batchnorm(self.averaged, onto(self.setup.device)(again().epoch(0)), forward=form.compute)
 
     def _evaluated_model(self) -> nn.Module:
         """The averaged weights where they were asked for and have begun, else the model."""
@@ -510,7 +530,9 @@ def _in_words(value: Any) -> Any:
     """A setting as ``run.json`` shows it: a function by its name, and not by its place in memory."""
     if isinstance(value, Mapping):
         return {str(name): _in_words(part) for name, part in value.items()}
-    return getattr(value, "__qualname__", None) or (value if isinstance(value, (int, float)) else str(value))
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return getattr(value, "__qualname__", None) or str(value)
 
 
 def _in_order(data: Any) -> Any:

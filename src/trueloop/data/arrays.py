@@ -28,7 +28,7 @@ class ArrayFeed:
         shuffle: a new order each epoch, a function of (seed, epoch).
         drop_last: leave out a last batch that is short.
 
-    Errors:
+    Raises:
         DataError: no samples; lengths that differ; arrays without a dimension, or of a dtype that no tensor has.
 
     Example:
@@ -96,7 +96,7 @@ def is_arrays(data: Any) -> bool:
 def as_tensors(data: Any) -> Any:
     """The same structure with tensors for numpy arrays (memory shared, dtype kept), checked to be of one length.
 
-    Errors:
+    Raises:
         DataError: see ``ArrayFeed``.
 
     Example:
@@ -112,7 +112,7 @@ def as_tensors(data: Any) -> Any:
 def length(arrays: Any) -> int:
     """How many samples the arrays hold, each along its first dimension.
 
-    Errors:
+    Raises:
         DataError: none; lengths or devices that differ; an array without a dimension.
 
     Example:

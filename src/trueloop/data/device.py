@@ -16,7 +16,7 @@ from trueloop.errors import ArgumentError, DataError
 def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, str]:
     """The device to run on, and the reason in words: the one asked for, else cuda, else mps, else cpu.
 
-    Errors:
+    Raises:
         ArgumentError: the device asked for is not on this machine, or is no device at all.
 
     Example:
@@ -103,7 +103,7 @@ def first_tensor(batch: Any) -> Tensor | None:
 def batch_length(batch: Any) -> int:
     """How many samples the batch holds: the length of the first dimension of the first tensor that has one.
 
-    Errors:
+    Raises:
         DataError: no tensor in the batch has a dimension.
 
     Example:

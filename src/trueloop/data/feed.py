@@ -72,7 +72,7 @@ def feed(
         worker_timeout: seconds to wait for one batch before its worker counts as hanging.
         drop_last: leave out a last batch that is short.
 
-    Errors:
+    Raises:
         ArgumentError: a batch size below 1, missing, or given for a loader that has its own; workers below 0;
             a timeout that is not positive.
         DataError: no samples, or data of a kind that cannot be read.

@@ -24,7 +24,7 @@ class LoaderFeed:
         loader: the loader.
         worker_timeout: seconds to wait for one batch before its worker counts as hanging.
 
-    Errors:
+    Raises:
         DataError: the loader is empty, or gives its batches only once and a second epoch is asked for.
         WorkerError: a worker of a DataLoader raised, exited, was killed, or hangs.
 
@@ -39,10 +39,7 @@ class LoaderFeed:
         if self.batches == 0:
             raise DataError(f"the loader is empty: len() of this {type(loader).__name__} is 0, and must be 1 or more")
         self.samples, self.batch_size, self.shuffled = _facts(loader, self.batches)
-        self.reason = (
-            f"your own {type(loader).__name__}, iterated as it is, once an epoch; a resume in mid-epoch reads again "
-            "what was read before"
-        )
+        self.reason = f"your own {type(loader).__name__}, iterated as it is, once an epoch"
         self._loader = loader
         self._worker_timeout = worker_timeout
         self._running: Generator[Any, None, None] | None = None

@@ -37,7 +37,7 @@ class WorkerFeed:
         worker_timeout: seconds to wait for one batch before its worker counts as hanging, and is killed.
         drop_last: leave out a last batch that is short.
 
-    Errors:
+    Raises:
         DataError: the dataset is empty; or it cannot be sent to a worker (where workers are not forked).
         WorkerError: the dataset raised; a worker exited, was killed, or hangs.
 

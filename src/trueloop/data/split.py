@@ -41,7 +41,7 @@ def split(
         groups: of whom or of what each sample is (samples,): no group is on both sides. Sizes keep to their shares
             within the size of the largest group, where no share is smaller than that.
 
-    Errors:
+    Raises:
         ArgumentError: fractions out of range; ``stratify`` and ``groups`` at once.
         DataError: a part that would be empty; a class with fewer samples than there are parts; unequal lengths; data
             that cannot be split.
@@ -132,7 +132,7 @@ class Normalizer:
             dims: the dimensions to average over, 0 among them: ``(0,)`` for columns, ``(0, 2, 3)`` for the channels of
                 images (samples, channels, height, width).
 
-        Errors:
+        Raises:
             ArgumentError: 0 is not among ``dims``.
             DataError: no array, or one that holds NaN or Inf.
 

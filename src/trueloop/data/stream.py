@@ -30,7 +30,7 @@ class StreamFeed:
         worker_timeout: seconds to wait for one batch before the worker counts as hanging, and is killed.
         drop_last: leave out a last batch that is short.
 
-    Errors:
+    Raises:
         DataError: the stream says that it is empty (``__len__`` is 0), or ends before its first batch.
         WorkerError: the dataset raised; a worker exited, was killed, or hangs.
 
@@ -64,7 +64,6 @@ class StreamFeed:
         self.reason = f"one stream in its own order, {by_whom(min(workers, 1))}"
         if workers > 1:
             self.reason += f" (workers={workers} reduced to 1: each would read the whole stream and repeat its samples)"
-        self.reason += "; a resume in mid-epoch reads again what was read before"
         self._dataset, self._seed, self._drop_last = dataset, seed, drop_last
         self._workers, self._worker_timeout = min(workers, 1), worker_timeout
         self._running: Generator[Any, None, None] | None = None

@@ -47,7 +47,7 @@ def watched(
             ``timeout``, if it has one, goes before.
         making: what the worker of that number is making.
 
-    Errors:
+    Raises:
         WorkerError: a worker raised, exited, was killed, or hangs.
 
     Example:

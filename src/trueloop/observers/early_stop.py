@@ -21,7 +21,7 @@ class EarlyStop:
     run (one that starts at step 0) starts the counting anew.
 
     Raises:
-        ArgumentError: a setting out of range, or a metric other than ``loss`` without a mode.
+        ArgumentError: a setting out of range, a metric other than ``loss`` without a mode, a run with no evaluation.
         UnknownNameError: the evaluation has no such metric (said at the first evaluation).
 
     Example:
@@ -59,8 +59,11 @@ class EarlyStop:
         match event:
             case EvalEnded():
                 return self._judge(event)
-            case RunStarted(step=0):
-                self.best, self.best_step, self.waited = None, 0, 0
+            case RunStarted():
+                if event.plan.evaluates.startswith("never"):
+                    raise ArgumentError("EarlyStop looks at evaluations, and there is no validation data: give val=…")
+                if event.step == 0:
+                    self.best, self.best_step, self.waited = None, 0, 0
         return None
 
     def _judge(self, event: EvalEnded) -> Stop | None:

@@ -181,7 +181,7 @@ def recompute_batchnorm(
         device: where the input is moved to; None leaves it.
         forward: ``(model, batch)``, how the model is called; then the batch is its own business.
 
-    Errors: DataError for no batches, or a batch of a kind that needs ``forward``.
+    Raises: DataError for no batches, or a batch of a kind that needs ``forward``.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)

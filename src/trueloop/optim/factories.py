@@ -40,6 +40,11 @@ class Factory:
     groups: GroupRule = no_decay
     fused: bool | None = None
 
+    def __repr__(self) -> str:
+        groups = getattr(self.groups, "__name__", repr(self.groups))
+        given = [f"{name}={value!r}" for name, value in self.settings.items()]
+        return f"{self.kind.__name__}({', '.join([*given, f'groups={groups}', f'fused={self.fused}'])})"
+
     def __call__(self, model: nn.Module) -> Optimizer:
         """The optimizer for ``model``; ArgumentError where the model has no trainable parameter."""
         return self.over(model, lambda name, parameter: True)
@@ -104,7 +109,7 @@ def factory(
         fused: None takes torch's fused kernel where there is one for the model's dtype and device.
         **settings: those of ``kind``; what is not given keeps the class's default.
 
-    Errors: UnknownNameError for a setting that the class does not have, ArgumentError for a value that it refuses,
+    Raises: UnknownNameError for a setting that the class does not have, ArgumentError for a value that it refuses,
     both at once; ArgumentError for a model with nothing to train when the optimizer is made.
 
     Example:

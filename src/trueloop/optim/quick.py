@@ -65,14 +65,13 @@ class _Kept:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._state: object = None
+        self._state: list[int] = []
         self._groups: list[tuple[dict[str, Any], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]] = []
-        self._sizes: list[int] = []
 
     def run(self, kernel: Callable[..., None]) -> bool:
         """Takes the step if all is plain; else does nothing and gives False."""
         optimizer = self._optimizer
-        if self._state is not optimizer.state or self._sizes != [len(g["params"]) for g in optimizer.param_groups]:
+        if self._state != _identity(optimizer):
             self._gather()
         if not self._groups or hasattr(optimizer, "found_inf"):
             return False
@@ -106,7 +105,7 @@ class _Kept:
     def _gather(self) -> None:
         """Reads the lists from the optimizer's state; none, if anything about it is not plain."""
         optimizer = self._optimizer
-        self._groups, self._state = [], None
+        self._groups, self._state = [], []
         if not all(_is_plain(group) for group in optimizer.param_groups):
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -120,8 +119,12 @@ class _Kept:
             states = [optimizer.state[p] for p in group["params"]]
             averages, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
             self._groups.append((group, list(group["params"]), averages, squares, steps))
-        self._state = optimizer.state
-        self._sizes = [len(group["params"]) for group in optimizer.param_groups]
+        self._state = _identity(optimizer)
+
+
+def _identity(optimizer: Optimizer) -> list[int]:
+    """Which state, and how many parameters a group: another one where somebody loaded, cleared or replaced any."""
+    return [*map(id, optimizer.state.values()), *[len(group["params"]) for group in optimizer.param_groups]]
 
 
 def _is_plain(group: dict[str, Any]) -> bool:

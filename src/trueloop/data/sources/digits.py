@@ -17,7 +17,7 @@ CLASSES = tuple("0123456789")
 def digits() -> tuple[Tensor, Tensor]:
     """Images float32 (1797, 1, 8, 8) in [0, 1], and labels int64 (1797,).
 
-    Errors:
+    Raises:
         MissingExtraError: scikit-learn is not installed.
 
     Example:

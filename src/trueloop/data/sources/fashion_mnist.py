@@ -41,7 +41,7 @@ def fashion_mnist(train: bool = True) -> tuple[Tensor, Tensor]:
     Looked for in ``$TRUELOOP_DATA``, its folder ``fashion-mnist``, ``/usr/share/datasets/fashion-mnist`` and the cache
     (``~/.cache/trueloop/fashion-mnist``), in this order; if it is in none, it is downloaded into the cache (30 MB).
 
-    Errors:
+    Raises:
         DataError: it is nowhere and cannot be downloaded (the message names all three ways); a file is damaged.
 
     Example:

@@ -21,7 +21,7 @@ from trueloop.errors import DataError
 def read_idx(path: Path) -> Tensor:
     """The array of unsigned bytes in the file (packed with gzip if its name ends in ``.gz``): uint8.
 
-    Errors:
+    Raises:
         DataError: the file is damaged, cut off, or of another format; it is named.
 
     Example:
