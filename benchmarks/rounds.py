@@ -80,7 +80,7 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], patience: float) -> dict[str, Any]:
         """The answer; Failed if it is an error, or none comes in time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -89,9 +89,9 @@ class Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise Failed(self._last_words()) from None
-        if not select.select([self._process.stdout], [], [], PATIENCE_SECONDS)[0]:
+        if not select.select([self._process.stdout], [], [], patience)[0]:
             self._process.kill()
-            raise Failed(f"no answer within {PATIENCE_SECONDS:.0f} s")
+            raise Failed(f"no answer within {patience:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise Failed(self._last_words())
@@ -130,11 +130,13 @@ class Pool:
         self.threads = threads
         self._workers: dict[tuple[Path, str], Worker] = {}
 
-    def ask(self, variant: Variant, watch: Disturbance | None = None, **request: Any) -> dict[str, Any]:
+    def ask(
+        self, variant: Variant, watch: Disturbance | None = None, patience: float = PATIENCE_SECONDS, **request: Any
+    ) -> dict[str, Any]:
         """A variant's answer. Variants of one file share no process: what one does to its process slows no other."""
         worker = self._worker(variant)
         started, before, mine = time.perf_counter(), busy_seconds(), process_seconds(worker.pid)
-        answer = worker.ask({"do": variant.do, **request})
+        answer = worker.ask({"do": variant.do, **request}, patience)
         after = busy_seconds()
         if watch is not None and before is not None and after is not None:
             watch.others += max(0.0, after - before - (process_seconds(worker.pid) - mine))

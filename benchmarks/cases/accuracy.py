@@ -28,7 +28,7 @@ def measure(how: How, pool: Pool, seeds: int, epochs: int) -> Accuracies:
     for seed in range(seeds):
         for name, function in LOOPS.items():
             try:
-                answer = pool.ask(how.variant(name, f"accuracy:{function}"), seed=seed, epochs=epochs)
+                answer = pool.ask(how.variant(name, f"accuracy:{function}"), patience=3600.0, seed=seed, epochs=epochs)
             except Failed as error:
                 say(f"accuracy: {name} FAILED: {error}")
                 continue
