@@ -16,7 +16,7 @@ from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, 
 from trueloop.finite import Latch, NotFinite
 from trueloop.objective import Batch, Mean, Objective
 from trueloop.plan import Plan
-from trueloop.preflight import checked, explain, explain_not_finite
+from trueloop.preflight import checked, explain, explain_not_finite, explain_skipped
 from trueloop.step import Ritual
 
 Observer = Callable[[Event], Stop | None]
@@ -48,6 +48,8 @@ class Run:
     evaluate_every_steps: int | None = None
     onto_device: Callable[[Iterator[Batch]], Iterator[Batch]] = iter
     latch: Latch | None = None
+    held_out: Feed | None = None
+    """What evaluations read: looked at, where it is in memory, before the first step."""
     at_end: Callable[[], None] | None = None
     """What is left to do when the last step was taken (BatchNorm's statistics of averaged weights)."""
     epoch: int = field(default=0, init=False)
@@ -86,8 +88,8 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
     ritual, objective, epoch = run.ritual, run.objective, run.epoch
     ritual.mean = Mean(is_sum=objective.is_sum)
     every_steps, last_step = run.evaluate_every_steps, run.steps
-    evaluated_at = -1
-    first = checked(objective, run.feed) if ritual.step == 0 else objective
+    evaluated_at, before = -1, ritual.step
+    first = checked(objective, run.feed, run.held_out) if ritual.step == 0 else objective
     for window in windows(run.onto_device(run.feed.epoch(epoch)), run.accumulate):
         try:
             event = ritual.take(first, window, epoch)
@@ -107,6 +109,8 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
             break
     if ritual.mean.samples == 0:
         raise DataError(f"expected at least one batch, got an empty loader in epoch {epoch}")
+    if ritual.scaler is not None and ritual.step == before:
+        raise explain_skipped(ritual.model, objective, window, before)
     over = _is_over(run, epoch + 1)
     due = over or _falls(run.evaluate_every, epoch + 1)
     stop = None

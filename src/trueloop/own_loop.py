@@ -24,7 +24,7 @@ from trueloop.finite import NotFinite, first_bad_module
 from trueloop.loop import windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.preflight import KEPT, check_loss
-from trueloop.setup import Length, Setup, length, make_ritual
+from trueloop.setup import Length, Setup, begin_average, length, make_ritual
 from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure, shares
 
 _Batches = Generator[Batch, None, None]
@@ -171,6 +171,7 @@ class OwnLoop:
                 batches.close()
 
     def _begin(self, feed: Feed | None) -> None:
+        begin_average(self.setup)
         run = Length(self._epochs, None, None)
         if feed is not None and self._epochs is not None:
             run = length(feed, self.setup.choices.accumulate, self._epochs, None)

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from trueloop.data.feed import Feed
+from trueloop.data.nested import leaves
 from trueloop.errors import DataError, LossError, NonFiniteError, TrueloopError
 from trueloop.finite import bad_samples, first_bad_module
 from trueloop.objective import Batch, Computed, Objective, loss_kind, run_model, setting, split_batch
 
 
-def checked(objective: Objective, feed: Feed) -> Objective:
+def checked(objective: Objective, feed: Feed, held_out: Feed | None = None) -> Objective:
     """The same objective, looking at each batch and loss before it lets them pass: for a run's first window.
 
     Args:
         objective: whose forward pass is then made once, as ever: no RNG is drawn that would not be.
         feed: in-memory data is looked at whole, as soon as the model's output says how many classes there are.
+        held_out: the same for validation data, whose mistakes would else be told when an epoch was trained.
     """
 
     def compute(model: nn.Module, batch: Batch) -> Computed:
@@ -47,6 +49,8 @@ def checked(objective: Objective, feed: Feed) -> Objective:
                 raise
         check_target(objective, computed.output, computed.target)
         _check_all_targets(objective, computed.output, feed)
+        _check_all_targets(objective, computed.output, held_out, of="validation data: ")
+        _check_alike(feed, held_out)
         check_loss(computed)
         return computed
 
@@ -120,7 +124,7 @@ def explain(
         return
     about_dtypes = re.search(r"dtype|scalar type", str(error)) is not None
     for batch in window:
-        wrong = _dtype_story(model, batch) if about_dtypes else None
+        wrong = _dtype_story(model, objective, batch) if about_dtypes else None
         if wrong is not None:
             raise DataError(wrong) from error
         if objective.criterion is None:
@@ -182,6 +186,18 @@ def explain_not_finite(
     )
 
 
+def explain_skipped(model: nn.Module, objective: Objective, window: Sequence[Batch], step: int) -> NonFiniteError:
+    """The story of an epoch whose every step the gradient scaler skipped: not a matter of scale."""
+    module = first_bad_module(model, lambda: [objective.compute(model, batch) for batch in window])
+    where = f"the first module whose output is not finite is {module}" if module else "the modules' outputs are finite"
+    return NonFiniteError(
+        f"the gradient scaler skipped every step of the epoch, since gradients were not finite: {where}; {KEPT}; "
+        "try precision='bf16' or 'fp32', which have a wider range",
+        step=step,
+        module=module,
+    )
+
+
 KEPT = "the weights are those before this step"
 
 
@@ -238,25 +254,48 @@ def _check_range(loss: Any, target: Tensor, classes: int) -> None:
         )
 
 
-def _check_all_targets(objective: Objective, output: Any, feed: Feed | None) -> None:
+def _check_all_targets(objective: Objective, output: Any, feed: Feed | None, of: str = "") -> None:
     """In-memory labels are all looked at, and not the first batch's only."""
     arrays = getattr(feed, "arrays", None)
     loss = objective.criterion
     if arrays is None or loss is None or loss_kind(loss) != "classwise" or not isinstance(output, Tensor):
         return
     target = split_batch(arrays)[2]
-    if isinstance(target, Tensor) and not target.is_floating_point() and output.dim() > 1:
-        _check_range(loss, target, output.shape[1])
+    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.uint8) and output.dim() > 1:
+        try:
+            _check_range(loss, target, output.shape[1])
+        except DataError as error:
+            raise DataError(f"{of}{error}") from None
 
 
-def _dtype_story(model: nn.Module, batch: Batch) -> str | None:
-    """float64 data (numpy's default) into a float32 model, the commonest first error there is."""
+def _dtype_story(model: nn.Module, objective: Objective, batch: Batch) -> str | None:
+    """float64 data (numpy's default) in a float32 model, the commonest first error there is; or pixels as integers."""
     weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    tensors = batch if isinstance(batch, (tuple, list)) else batch.values() if isinstance(batch, dict) else [batch]
-    for tensor in tensors:
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and weights and tensor.dtype != weights:
+    embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+    inputs = list(leaves(batch))
+    if objective.criterion is not None and loss_kind(objective.criterion) != "elementwise":
+        positional, named, _ = split_batch(batch)  # a classifier's labels are integers
+        inputs = [*positional, *named.values()]
+    for tensor in inputs:
+        if not isinstance(tensor, Tensor) or weights is None or tensor.dtype == weights or tensor.is_complex():
+            continue
+        if tensor.is_floating_point() or not embeds:
             return (
                 f"the data is {tensor.dtype} and the model's weights are {weights}; convert it once, before training: "
                 f"x.to({weights}) (numpy: x.astype('{str(weights).removeprefix('torch.')}'))"
+                + ("" if tensor.is_floating_point() else "; pixels are best divided by 255")
             )
     return None
+
+
+def _check_alike(feed: Feed, held_out: Feed | None) -> None:
+    """Validation data in memory must have the dtypes of training data in memory."""
+    ours, theirs = getattr(feed, "arrays", None), getattr(held_out, "arrays", None)
+    if ours is None or theirs is None:
+        return
+    for here, there in zip(leaves(ours), leaves(theirs), strict=False):
+        if here.dtype != there.dtype:
+            raise DataError(
+                f"validation data must be as training data, got {there.dtype} where training has {here.dtype}; "
+                f"convert it: x.to({here.dtype})"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torchmetrics import Metric
 
 from trueloop import schedules
@@ -25,7 +25,7 @@ from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
 from trueloop.objective import Objective, objective
-from trueloop.optim import Average, OptimizerFactory
+from trueloop.optim import Average, Averaged, OptimizerFactory
 from trueloop.plan import Group, Plan, Rate, course
 from trueloop.precision import Precision, gradient_scaler, lay_out, precision
 from trueloop.schedules import Schedule, Stepped
@@ -69,7 +69,8 @@ class Setup:
     optimizers: dict[str, torch.optim.Optimizer]
     base_rates: dict[str, list[float]]
     metrics: dict[str, MetricLike]
-    averaged: AveragedModel | None
+    averaged: Averaged | None
+    """The average of the run's weights; None before a run."""
 
 
 def set_up(choices: Choices) -> Setup:
@@ -107,8 +108,14 @@ def set_up(choices: Choices) -> Setup:
         optimizers=optimizers,
         base_rates={name: [float(g["lr"]) for g in made.param_groups] for name, made in optimizers.items()},
         metrics=dict(choices.metrics),
-        averaged=None if choices.average is None else choices.average.begin(model),
+        averaged=None,
     )
+
+
+def begin_average(setup: Setup) -> None:
+    """Begins the average of weights, which belongs to one run: the next one starts its own."""
+    average = setup.choices.average
+    setup.averaged = None if average is None else average.begin(setup.choices.model)
 
 
 def build_optimizers(
@@ -223,6 +230,7 @@ def make_ritual(
     average = None
     if setup.averaged is not None and setup.choices.average is not None:
         average = (setup.averaged, partial(setup.choices.average.due, total_steps=run.steps))
+        setup.choices.average.due(0, run.steps)  # raises now where it needs a length that is not known
     ritual = Ritual(
         setup.choices.model,
         optimizer,
@@ -266,6 +274,11 @@ def _schedule(
             group["lr"] = base
             group.pop("initial_lr", None)
         made = cast(Callable[[torch.optim.Optimizer], LRScheduler], maker)(optimizer)
+        if not isinstance(made, LRScheduler):
+            raise ArgumentError(
+                "schedule must be a function step -> multiplier, or one optimizer -> LRScheduler; "
+                f"got one that gives {made!r}"
+            )
         wanted = replace(wanted, scheduler=made) if isinstance(wanted, Stepped) else made
     torch_scheduler = wanted.scheduler if isinstance(wanted, Stepped) else wanted
     if isinstance(torch_scheduler, LRScheduler) and torch_scheduler.optimizer is not optimizer:
@@ -393,4 +406,8 @@ def _rate(schedule: Schedule | None, text: str, base: float, steps: int | None) 
         return Rate(text, start=base * schedule(0))
     stride = max(1, steps // 2_000)  # a long run's peak is found to within this many steps
     seen = sorted({*range(0, steps, stride), *(j for j in getattr(schedule, "joins", ()) if j < steps), steps - 1})
-    return course(text, [(step, schedule(step)) for step in seen], base)
+    multipliers = [(step, schedule(step)) for step in seen]
+    for step, value in multipliers:
+        if not 0 <= value < math.inf:
+            raise ArgumentError(f"schedule must give a finite multiplier of 0 or more, got {value!r} at step {step}")
+    return course(text, multipliers, base)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from trueloop.data.device import batch_length
 from trueloop.errors import ArgumentError, LossError, NonFiniteError, UnknownNameError
 from trueloop.events import StepEnded
 from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
+from trueloop.optim.averages import Averaged
 from trueloop.optim.quick import quick_step
 from trueloop.schedules import Schedule, Stepped
 
@@ -74,7 +74,7 @@ class Ritual:
         schedule: Schedule | None = None,
         scheduler: Stepped | None = None,
         scaler: torch.amp.GradScaler | None = None,
-        average: tuple[AveragedModel, Callable[[int], bool]] | None = None,
+        average: tuple[Averaged, Callable[[int], bool]] | None = None,
         base_rates: Sequence[float],
         guard: Guard,
     ) -> None:

@@ -21,7 +21,7 @@ from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, feed
 from trueloop.data.randomness import borrowed_rngs
-from trueloop.errors import ArgumentError
+from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import evaluate, predict
 from trueloop.events import EvalEnded, StepEnded
 from trueloop.loop import Evaluation, Events, Observer, Run, watch
@@ -41,6 +41,7 @@ from trueloop.setup import (
     OptimizerLike,
     ScheduleLike,
     Setup,
+    begin_average,
     length,
     make_plan,
     make_ritual,
@@ -283,11 +284,11 @@ class Trainer:
             how.pop(name, None)
         groups = [group for optimizer in self.setup.optimizers.values() for group in optimizer.param_groups]
         before = [dict(group) for group in groups]
-        last_run = self._last_run
+        last_run, averaged = self._last_run, self.setup.averaged
         try:
             return self._run(train, val, **how).plan
         finally:  # torch's schedulers set rates and momenta when they are made
-            self._last_run = last_run
+            self._last_run, self.setup.averaged = last_run, averaged
             for group, kept in zip(groups, before, strict=True):
                 group.clear()
                 group.update(kept)
@@ -402,6 +403,8 @@ class Trainer:
     # --- from arguments to a run -----------------------------------------------------------------------------------
 
     _last_run: Run | None = None
+    _recomputed_at = 0
+    """How many weights the average had taken in when BatchNorm's statistics were last made."""
 
     @cached_property
     def _own(self) -> OwnLoop:
@@ -452,10 +455,15 @@ class Trainer:
         def again() -> Feed:
             return self._feed(_in_order(train), shuffle=False, batch_size=batch_size, **how)
 
+        begin_average(setup)
+        self._recomputed_at = 0
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (optimizer,) = setup.optimizers
         ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes)
+        watched = None if ritual.scheduler is None else ritual.scheduler.metric
+        if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):
+            raise UnknownNameError("metric", watched, ["loss", *setup.metrics])
         if held_out is None and ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
             notes.append("the schedule moves after evaluations, and there is no validation data: it never will")
         if self.choices.deterministic and seed is None:
@@ -485,7 +493,8 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             onto_device=onto(setup.device),
             latch=latch,
-            at_end=None if held_out is not None else lambda: self._recompute_batchnorm(form, again),
+            held_out=held_out,
+            at_end=lambda: self._recompute_batchnorm(form, again),
         )
         return self._last_run
 
@@ -502,17 +511,23 @@ class Trainer:
         to_device = onto(self.setup.device)
 
         def evaluation(step: int, epoch: int) -> EvalEnded:
-            self._recompute_batchnorm(form, again)
+            if self._evaluated_model() is not self.model:
+                self._recompute_batchnorm(form, again)
             batches = to_device(held_out.epoch(0))
             return evaluate(self._evaluated_model(), form, batches, self.setup.metrics, step=step, epoch=epoch)
 
         return evaluation
 
     def _recompute_batchnorm(self, form: Objective, again: Callable[[], Feed]) -> None:
-        """Makes the BatchNorm statistics of averaged weights anew, where the average asks for it."""
-        if self.averaged is not None and self.choices.average and self.choices.average.recompute:
-            with borrowed_rngs():
-                recompute_batchnorm(self.averaged, onto(self.setup.device)(again().epoch(0)), forward=form.compute)
+        """Makes the BatchNorm statistics of averaged weights anew, if the average asks for it and has moved since."""
+        averaged, average = self.setup.averaged, self.choices.average
+        if averaged is None or average is None or not average.recompute or averaged.taken == self._recomputed_at:
+            return
+        self._recomputed_at = averaged.taken
+        frozen = {name for name, module in self.model.named_modules() if not module.training}
+        with borrowed_rngs():
+            batches = onto(self.setup.device)(again().epoch(0))
+            recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
 
     def _evaluated_model(self) -> nn.Module:
         """The averaged weights where they were asked for and have begun, else the model."""
@@ -536,12 +551,23 @@ def _in_words(value: Any) -> Any:
 
 
 def _in_order(data: Any) -> Any:
-    """The samples of a DataLoader in a loader of our own, so that reading them once more moves no RNG of the user's."""
+    """The samples that a DataLoader reads, in a loader of our own: reading them moves no generator of the user's."""
     if not isinstance(data, torch.utils.data.DataLoader) or isinstance(data.dataset, torch.utils.data.IterableDataset):
         return data
-    size = data.batch_size or (None if data.batch_sampler is None else BATCH_SIZE)
+    sampler = data.sampler if data.batch_sampler is None else data.batch_sampler
+    generators = [getattr(part, "generator", None) for part in (sampler, data.sampler)]
+    before = [(generator, generator.get_state()) for generator in generators if generator is not None]
+    drawn = list(sampler)
+    for generator, state in before:
+        generator.set_state(state)
+    indices = sorted(drawn if data.batch_sampler is None else (index for batch in drawn for index in batch))
+    size = None if data.batch_sampler is None else data.batch_size or BATCH_SIZE
     return torch.utils.data.DataLoader(
-        data.dataset, size, collate_fn=data.collate_fn, num_workers=data.num_workers, generator=torch.Generator()
+        torch.utils.data.Subset(data.dataset, indices),
+        size,
+        collate_fn=data.collate_fn,
+        num_workers=data.num_workers,
+        generator=torch.Generator(),
     )
 
 

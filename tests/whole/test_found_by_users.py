@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import trueloop as tl
-from trueloop.errors import ArgumentError, DataError, LossError, NonFiniteError
+from trueloop.errors import ArgumentError, DataError, LossError, NonFiniteError, UnknownNameError, WorkerError
 from trueloop.testing import classification, mlp, regression, same_bits
 
 X, Y = classification(16)
@@ -281,3 +284,118 @@ def test_swa_without_validation_data_ends_with_statistics_of_its_own() -> None:
     layer = next(m for m in trainer.averaged.modules() if isinstance(m, nn.Linear))
     assert norm.running_mean is not None
     assert torch.allclose(norm.running_mean, layer(X).mean(0), atol=1e-5)
+
+
+def averaged_norm(trainer: tl.Trainer) -> tuple[nn.Linear, Tensor]:
+    assert trainer.averaged is not None
+    layer, norm = (next(m for m in trainer.averaged.modules() if isinstance(m, k)) for k in (nn.Linear, nn.BatchNorm1d))
+    assert isinstance(layer, nn.Linear)
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_mean is not None
+    return layer, norm.running_mean
+
+
+def test_statistics_are_made_of_the_samples_that_the_users_sampler_gives() -> None:
+    loader = DataLoader(TensorDataset(X, Y), 4, sampler=SubsetRandomSampler(range(8)))
+    trainer = trainer_of(model=mlp(outputs=4, norm=True), average=tl.optim.swa(start=0.5))
+    trainer.fit(loader, (X, Y), epochs=2, progress=False)
+    layer, mean = averaged_norm(trainer)
+    assert torch.allclose(mean, layer(X[:8]).mean(0), atol=1e-5)
+
+
+def test_a_norm_kept_in_eval_mode_keeps_its_statistics_in_the_average() -> None:
+    model = mlp(outputs=4, norm=True)
+    frozen = next(m for m in model.modules() if isinstance(m, nn.BatchNorm1d)).eval()
+    assert frozen.running_mean is not None
+    before = frozen.running_mean.clone()
+    trainer = trainer_of(model=model, average=tl.optim.swa(start=0.5))
+    trainer.fit((X, Y), (X, Y), epochs=2, batch_size=8, progress=False)
+    _, mean = averaged_norm(trainer)
+    assert torch.equal(mean, before)
+
+
+def test_a_second_run_has_an_average_of_its_own() -> None:
+    trainer = trainer_of(average=tl.optim.swa(start=0.75))
+    trainer.fit((X, Y), (X, Y), epochs=4, batch_size=8, progress=False)
+    events = trainer.train((X, Y), (X, Y), epochs=4, batch_size=8)
+    losses = [event.metrics["loss"] for event in events if isinstance(event, tl.EvalEnded)]
+    assert len(set(losses)) == 4
+    trainer.plan((X, Y), epochs=4, batch_size=8)
+    assert trainer.averaged is not None
+
+
+def test_an_epoch_whose_every_step_was_skipped_is_an_error() -> None:
+    def broken(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1]) * float("nan")
+
+    with pytest.raises(NonFiniteError, match="skipped every step of the epoch"):
+        trainer_of(loss=broken, precision="fp16").fit((X, Y), epochs=3, batch_size=8, progress=False)
+
+
+@pytest.mark.parametrize("val", [(X, Y + 1), (X.double(), Y)])
+def test_what_is_wrong_with_validation_data_is_told_before_the_first_step(val: Any) -> None:
+    events = trainer_of().train((X, Y), val, epochs=1, batch_size=8)
+    assert isinstance(next(events), tl.RunStarted)
+    ended = next(events)
+    assert isinstance(ended, tl.RunEnded)
+    assert ended.step == 0
+    with pytest.raises(DataError, match="validation data"):
+        next(events)
+
+
+def test_a_plateau_on_an_unknown_metric_is_told_before_training() -> None:
+    schedule = tl.schedules.stepped(ReduceLROnPlateau, every="evaluation", metric="los")
+    with pytest.raises(UnknownNameError, match="did you mean 'loss'"):
+        trainer_of(schedule=schedule).train((X, Y), (X, Y), epochs=1, batch_size=8)
+
+
+def test_a_fraction_of_an_unknown_length_is_told_before_training() -> None:
+    class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return iter(zip(X, Y, strict=True))
+
+    trainer = trainer_of(average=tl.optim.swa(start=0.5))
+    with pytest.raises(ArgumentError, match="start_step"):
+        trainer.train(Stream(), epochs=2, batch_size=8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_a_schedule_that_gives_no_rate_is_told_before_training(value: float) -> None:
+    with pytest.raises(ArgumentError, match="schedule must give a finite multiplier"):
+        trainer_of(schedule=lambda step: value).train((X, Y), epochs=1, batch_size=8)
+
+
+def test_a_schedule_that_gives_a_word_is_told_before_training() -> None:
+    with pytest.raises(ArgumentError, match="got one that gives 'fast'"):
+        trainer_of(schedule=lambda step: "fast").train((X, Y), epochs=1, batch_size=8)
+
+
+def test_labels_as_floats_are_told_as_labels() -> None:
+    with pytest.raises(DataError, match=r"convert labels: y.long\(\)"):
+        trainer_of().fit((X, Y.double()), epochs=1, batch_size=8, progress=False)
+
+
+def test_pixels_as_integers_are_told_how_to_be_converted() -> None:
+    with pytest.raises(DataError, match="divided by 255"):
+        trainer_of().fit(((X * 255).byte(), Y), epochs=1, batch_size=8, progress=False)
+
+
+class Kept(Dataset[tuple[Tensor, Tensor]]):
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return X[index], Y[index]
+
+
+def test_persistent_workers_killed_between_two_epochs_are_told_of() -> None:
+    loader = DataLoader(Kept(), 4, num_workers=1, persistent_workers=True)
+
+    def kill(event: tl.Event) -> None:
+        if isinstance(event, tl.EpochEnded):
+            (worker,) = multiprocessing.active_children()
+            worker.kill()
+            worker.join()
+
+    with pytest.raises(WorkerError, match="died between two epochs"):
+        trainer_of().fit(loader, epochs=2, progress=False, observers=[kill])

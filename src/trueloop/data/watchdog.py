@@ -58,7 +58,7 @@ def watched(
         yield from loader  # what it raises is the user's own, with the user's own traceback
         return
     with _no_signal_handler():
-        iterator = iter(loader)
+        iterator = _begun(loader)
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             _take_over(iterator)
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
@@ -91,6 +91,25 @@ def watched(
             iterator._timeout = loader.timeout
         else:
             _shut_down(iterator)
+
+
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator; persistent workers that died since the last epoch are told of here."""
+    kept = loader._iterator
+    try:
+        return iter(loader)
+    except RuntimeError as error:
+        loader._iterator = None  # the next epoch must not meet the dead
+        if not isinstance(kept, _MultiProcessingDataLoaderIter) or "exited unexpectedly" not in str(error):
+            raise
+        dead = [number for number, worker in enumerate(kept._workers) if not worker.is_alive()]
+        _kill(kept)
+        raise WorkerError(
+            f"loader worker {', '.join(map(str, dead))} died between two epochs; persistent workers must live as "
+            "long as the loader: was it killed (out of memory?)",
+            worker=dead[0] if dead else -1,
+            cause="killed",
+        ) from error
 
 
 class _Alarm(threading.Thread):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,7 @@ def recompute_batchnorm(
     batches: Iterable[Any],
     device: torch.device | str | None = None,
     forward: Forward | None = None,
+    keep: Collection[str] = (),
 ) -> None:
     """Set the running statistics of every BatchNorm to those of the whole data, for weights that never saw any.
 
@@ -180,6 +181,7 @@ def recompute_batchnorm(
         batches: a tensor, or a tuple or list whose first entry is the model's input; anything else needs ``forward``.
         device: where the input is moved to; None leaves it.
         forward: ``(model, batch)``, how the model is called; then the batch is its own business.
+        keep: names of BatchNorms whose statistics stay as they are (frozen ones).
 
     Raises: DataError for no batches, or a batch of a kind that needs ``forward``.
 
@@ -189,7 +191,11 @@ def recompute_batchnorm(
         >>> norm.running_mean.item(), norm.running_var.item()
         (2.0, 4.0)
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+    norms = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and name not in keep
+    ]
     if not norms:
         return
     seen = {norm: _Moments() for norm in norms}
