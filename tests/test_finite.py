@@ -161,6 +161,7 @@ def test_the_latch_keeps_a_fused_optimizer_from_moving_and_reads_nothing_before_
     optimizer = kind([weight], lr=0.1, fused=True)
     latch = Latch(optimizer, torch.device("cpu"))
     assert latch.protects
+    latch.attach()
     values = []
     with reads_counted() as reads:
         for loss in (1.0, NAN, 1.0):
@@ -169,16 +170,22 @@ def test_the_latch_keeps_a_fused_optimizer_from_moving_and_reads_nothing_before_
             optimizer.step()
             values.append(weight.detach().clone())
     assert not any(reads.values())
-    assert latch.read()
+    with pytest.raises(NonFiniteError, match="the weights are those before it"):
+        latch.check(epoch=0, step=2)
     assert not torch.equal(values[0], torch.ones(3))
     assert torch.equal(values[1], values[0])
     assert torch.equal(values[2], values[0]), "once up, it stays up"
+    latch.detach()
+    optimizer.step()
+    assert not torch.equal(weight.detach(), values[0]), "the optimizer is the user's again"
+    assert not hasattr(optimizer, "found_inf")
 
 
 def test_the_latch_says_that_a_plain_optimizer_is_not_held_back() -> None:
     latch = Latch(torch.optim.RMSprop([nn.Parameter(torch.ones(1))]), torch.device("cpu"))
     assert not latch.protects
     latch(torch.tensor(2.0))
-    assert not latch.read()
+    latch.check(epoch=0, step=0)
     latch(torch.tensor(INF))
-    assert latch.read()
+    with pytest.raises(NonFiniteError, match="have been updated with it"):
+        latch.check(epoch=0, step=1)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueloop.errors import NonFiniteError
+
 Guard = Callable[[Tensor], None]
 """Looks at a loss (a scalar without graph); raises ``NotFinite`` if it is NaN or Inf, now or when next read."""
 
@@ -42,25 +44,40 @@ class Latch:
     """A flag on the device that, once up, keeps fused optimizers from changing anything.
 
     Args:
-        optimizer: its steps are made to look at the flag (``found_inf``, which torch's GradScaler uses too).
+        optimizer: while the latch is attached, its steps look at the flag (``found_inf``, as with a GradScaler).
         device: where losses live.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         self.flag = torch.zeros((), dtype=torch.float32, device=device)
         self.protects = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        if self.protects:
-            optimizer.found_inf = self.flag  # type: ignore[attr-defined]
-            optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self._optimizer = optimizer
 
     def __call__(self, loss: Tensor) -> None:
         """Raises the flag if the loss is NaN or Inf; reads nothing."""
         difference = loss - loss
         self.flag.logical_or_(difference != difference)
 
-    def read(self) -> bool:
-        """Whether any loss since the start was NaN or Inf. Waits for the device."""
-        return bool(self.flag)
+    def attach(self) -> None:
+        """From now on the optimizer looks at the flag."""
+        self.flag.zero_()
+        if self.protects:
+            self._optimizer.found_inf = self.flag  # type: ignore[attr-defined]
+
+    def detach(self) -> None:
+        """The optimizer is the user's again."""
+        if getattr(self._optimizer, "found_inf", None) is self.flag:
+            del self._optimizer.found_inf  # type: ignore[attr-defined]
+
+    def check(self, epoch: int, step: int) -> None:
+        """Raises NonFiniteError if any loss since ``attach`` was NaN or Inf. Waits for the device."""
+        if bool(self.flag):
+            kept = "the weights are those before it" if self.protects else "the weights have been updated with it"
+            raise NonFiniteError(
+                f"the loss became NaN or Inf in epoch {epoch}, at or before this step; {kept}; run it with "
+                "device='cpu' to see which module breaks",
+                step=step,
+            )
 
 
 def first_bad_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from trueloop.data.feed import Feed
-from trueloop.errors import DataError, NonFiniteError
+from trueloop.errors import DataError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Stop
 from trueloop.finite import Latch, NotFinite
 from trueloop.objective import Batch, Mean, Objective
@@ -66,9 +66,12 @@ def train(run: Run) -> Events:
     started = time.monotonic()
     stop = None
     try:
+        if run.latch is not None:
+            run.latch.attach()
         stop = yield RunStarted(run.plan, run.seed, run.ritual.step, run.epoch)
         while stop is None and not _is_over(run):
             stop = yield from _epoch(run)
+        _check_latch(run)
         if run.at_end is not None:
             run.at_end()
     except GeneratorExit:  # whoever iterates has left; nobody would hear
@@ -79,6 +82,8 @@ def train(run: Run) -> Events:
         raise
     finally:
         run.feed.close()
+        if run.latch is not None:
+            run.latch.detach()
     yield RunEnded(run.ritual.step, run.epoch, stop.reason if stop else "finished", time.monotonic() - started)
 
 
@@ -116,7 +121,7 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
     stop = None
     if run.evaluate and evaluated_at != ritual.step and due:
         stop = yield from _evaluation(run)
-    _read_latch(run)
+    _check_latch(run)
     ritual.epoch_ended()
     run.epoch += 1  # whole, also where the evaluation has been replied to with a Stop
     mean = ritual.mean
@@ -126,7 +131,7 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
 
 def _evaluation(run: Run) -> Generator[Event, Stop | None, Stop | None]:
     assert run.evaluate is not None, "an evaluation fell due with nothing to evaluate on"
-    _read_latch(run)
+    _check_latch(run)
     event = run.evaluate(run.ritual.step, run.epoch)
     run.ritual.evaluated(event.metrics)
     return (yield event)
@@ -160,9 +165,8 @@ def watch(events: Events, observers: Sequence[Observer]) -> None:
         except StopIteration:
             return
         if isinstance(event, RunEnded):
-            _tell_all(event, observers)
-            reply = None
-            continue
+            _close(events, event, observers)
+            return
         reply = None
         try:
             for observer in observers:
@@ -172,6 +176,24 @@ def watch(events: Events, observers: Sequence[Observer]) -> None:
         except BaseException as error:
             _end(events, observers, error)
             raise
+
+
+def _close(events: Events, ended: Event, observers: Sequence[Observer]) -> None:
+    """The last event, and the run's own error after it, if it has one; an observer's is then a note to that."""
+    error: BaseException | None = None
+    try:
+        _tell_all(ended, observers)
+    except BaseException as raised:
+        error = raised
+    try:
+        next(events)
+    except StopIteration:
+        if error is not None:
+            raise error from None
+    except BaseException as run_error:
+        if error is not None:
+            run_error.add_note(f"while the run was being closed: {type(error).__name__}: {error}")
+        raise
 
 
 def _end(events: Events, observers: Sequence[Observer], error: BaseException) -> None:
@@ -228,11 +250,6 @@ def _falls(every: int | None, count: int) -> bool:
     return every is not None and count % every == 0
 
 
-def _read_latch(run: Run) -> None:
-    if run.latch is not None and run.latch.read():
-        kept = "the weights are those before it" if run.latch.protects else "the weights have been updated with it"
-        raise NonFiniteError(
-            f"the loss became NaN or Inf in epoch {run.epoch}, at or before this step; {kept}; run it "
-            "with device='cpu' to see which module breaks",
-            step=run.ritual.step,
-        )
+def _check_latch(run: Run) -> None:
+    if run.latch is not None:
+        run.latch.check(run.epoch, run.ritual.step)

@@ -205,7 +205,7 @@ def _of_criterion(loss: Callable[..., Tensor]) -> Objective:
     reduction = setting(loss, "reduction", "mean")
     if reduction not in ("mean", "sum", "batchmean"):
         raise ArgumentError(
-            f"{_name(loss)} has reduction={reduction!r}, which gives a loss for each element and not a scalar; "
+            f"{loss_name(loss)} has reduction={reduction!r}, which gives a loss for each element and not a scalar; "
             "use reduction='mean', or a function (model, batch) -> loss that reduces it"
         )
     _check_takes_two(loss)
@@ -236,7 +236,7 @@ def _check_takes_two(loss: Callable[..., Tensor]) -> None:
     ]
     if len(needed) > 2:
         raise ArgumentError(
-            f"{_name(loss)} takes {', '.join(needed)}, and not an output and a target alone; "
+            f"{loss_name(loss)} takes {', '.join(needed)}, and not an output and a target alone; "
             "write a function (model, batch) -> loss that calls it"
         )
 
@@ -244,9 +244,18 @@ def _check_takes_two(loss: Callable[..., Tensor]) -> None:
 ELEMENTWISE = frozenset(
     {
         *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss"),
-        *("PoissonNLLLoss", "SoftMarginLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+        *(
+            "PoissonNLLLoss",
+            "SoftMarginLoss",
+            "HingeEmbeddingLoss",
+            "mse_loss",
+            "l1_loss",
+            "smooth_l1_loss",
+            "huber_loss",
+        ),
         *("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss"),
         "soft_margin_loss",
+        "hinge_embedding_loss",
     }
 )
 """Losses whose mean is over every element: output and target must have one shape, or they would broadcast."""
@@ -263,7 +272,7 @@ def loss_kind(loss: Callable[..., Any]) -> str:
         ('elementwise', 'classwise', 'samplewise')
     """
     function = loss.func if isinstance(loss, functools.partial) else loss
-    names = [base.__name__ for base in type(function).__mro__] if isinstance(function, nn.Module) else [_name(loss)]
+    names = [base.__name__ for base in type(function).__mro__] if isinstance(function, nn.Module) else [loss_name(loss)]
     if ELEMENTWISE.intersection(names):
         return "elementwise"
     return "classwise" if CLASSWISE.intersection(names) else "samplewise"
@@ -289,6 +298,8 @@ def _counter(loss: Callable[..., Tensor]) -> Callable[[Any], Count]:
         if target.is_floating_point():  # class probabilities (batch, classes, …): the mean is over all but the classes
             return target.numel() // target.shape[1] if target.dim() > 1 else 1
         weight = setting(loss, "weight", None)
+        if target.dtype is not torch.int64:
+            target = target.long()  # bytes index as a mask, and wrap at 256
         kept: Tensor = target != ignored
         if weight is None:
             return kept.sum()
@@ -311,7 +322,7 @@ def _compute_callable(loss: Callable[..., Any], model: nn.Module, batch: Batch) 
     if isinstance(returned, Mapping) and "loss" in returned:
         own = returned.get("count")
         terms = {
-            name: value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+            name: value.detach() if isinstance(value, Tensor) else torch.tensor(value, device=returned["loss"].device)
             for name, value in returned.items()
             if name not in ("loss", "count", "output", "target") and _is_scalar(value)
         }
@@ -320,7 +331,7 @@ def _compute_callable(loss: Callable[..., Any], model: nn.Module, batch: Batch) 
     keys = f" with keys {sorted(returned)}" if isinstance(returned, Mapping) else ""
     raise LossError(
         f"the loss must return a scalar tensor, (loss, count), or a dict with 'loss'; got "
-        f"{type(returned).__name__}{keys} from {_name(loss)}"
+        f"{type(returned).__name__}{keys} from {loss_name(loss)}"
     )
 
 
@@ -337,7 +348,8 @@ def _is_scalar(value: object) -> bool:
     return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, (int, float))
 
 
-def _name(loss: Callable[..., Any]) -> str:
+def loss_name(loss: Callable[..., Any]) -> str:
+    """What a loss is called: a module by its class, a function by its name."""
     function = loss.func if isinstance(loss, functools.partial) else loss
     return getattr(function, "__name__", type(function).__name__)
 
@@ -431,7 +443,10 @@ class Mean:
             counts = torch.stack([torch.as_tensor(c, device=losses.device).to(exact).reshape(()) for c in self._counts])
         else:
             counts = torch.tensor(self._counts, dtype=exact, device=losses.device)
-        # The mean over nothing is NaN, and counts for nothing (a batch whose tokens are all ignored).
+        # The mean over nothing is NaN, and counts for nothing (a batch whose tokens are all ignored); so does the loss
+        # of a step that the gradient scaler skipped. All others are finite: step.py sees to that.
+        counts = torch.where(torch.isfinite(losses), counts, 0)
+        losses = torch.nan_to_num(losses, 0.0, 0.0, 0.0)
         sums = losses if self._is_sum else torch.where(counts > 0, losses * counts, 0.0)
         self._total = self._total + sums.sum()
         self._weight = self._weight + counts.sum()

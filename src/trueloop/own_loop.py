@@ -9,7 +9,7 @@ import inspect
 import warnings
 import weakref
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
 from trueloop.evaluate import resting
 from trueloop.events import StepEnded
-from trueloop.finite import NotFinite, first_bad_module
+from trueloop.finite import Latch, NotFinite, first_bad_module
 from trueloop.loop import windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.preflight import KEPT, check_loss
@@ -41,6 +41,16 @@ class _Place:
     """The window ends with it: ``update`` takes the step."""
 
 
+def _refuse_second(left: weakref.ref[_Batches] | None, name: str) -> None:
+    """Two loops at once would end in the wrong order, or share one place."""
+    before = left() if left else None
+    if before is not None and inspect.getgeneratorstate(before) == inspect.GEN_CREATED:
+        raise ArgumentError(
+            f"one loop over trainer.{name}() goes on at a time, and another was made just now; for two loaders at "
+            f"once, take one through {name}() and iterate over the other yourself"
+        )
+
+
 class OwnLoop:
     """What ``Trainer`` remembers while the user runs the loop.
 
@@ -56,6 +66,9 @@ class OwnLoop:
         self.epoch = 0
         self._epochs: int | None = None
         self._rituals: dict[str, Ritual] = {}
+        self._latches: list[Latch] = []
+        self._lost: set[str] = set()
+        self._updated: set[str] = set()
         self._place: _Place | None = None
         self._training: weakref.ref[_Batches] | None = None
         self._resting: weakref.ref[_Batches] | None = None
@@ -73,15 +86,11 @@ class OwnLoop:
             yield self.epoch
             for ritual in self._rituals.values():
                 ritual.epoch_ended()
+        self._epochs = None  # from here on batches() counts by itself
 
     def batches(self, feed: Feed) -> Iterator[Batch]:
         """See ``Trainer.batches``."""
-        before = self._training() if self._training else None
-        if before is not None and inspect.getgeneratorstate(before) == inspect.GEN_CREATED:
-            raise ArgumentError(
-                "one loop over trainer.batches() goes on at a time, and another was made just now; "
-                "for two loaders at once, take one through batches() and iterate over the other yourself"
-            )
+        _refuse_second(self._training, "batches")
         self.wake()
         batches = self._batches(feed)
         self._training = weakref.ref(batches)
@@ -93,19 +102,27 @@ class OwnLoop:
         if not self._rituals:
             self._begin(feed)
         accumulate = self.setup.choices.accumulate
+        for latch in self._latches:
+            latch.attach()
         try:
             for window in windows(onto(self.setup.device)(feed.epoch(self.epoch)), accumulate):
                 samples = [batch_length(batch) for batch in window]
                 for index, ratio in enumerate(shares(samples)):
                     is_last = index + 1 == len(window)
                     self._place = _Place(window[index], samples[index], ratio, is_last)
+                    self._updated.clear()
                     with self.setup.precision.autocast(self.setup.device):
                         yield window[index]
                 for ritual in self._rituals.values():
                     if ritual.is_open:  # update() was not called for the window's last microbatch
                         ritual.finish(self.epoch)
+                self._lost.clear()
+            for latch in self._latches:
+                latch.check(self.epoch, self.step)
         finally:
             self._place = None
+            for latch in self._latches:
+                latch.detach()
             for ritual in self._rituals.values():
                 ritual.discard()
             feed.close()
@@ -124,6 +141,13 @@ class OwnLoop:
                 f"update() with accumulate={accumulate} must know where a window ends; "
                 "loop over trainer.batches(loader), or use accumulate=1"
             )
+        if accumulate > 1 and name in self._updated:
+            raise ArgumentError(
+                "update() was called twice for one microbatch; with accumulate both are of one window: add the losses"
+            )
+        self._updated.add(name)
+        if name in self._lost:
+            return None  # its window has met NaN, and was given up
         samples = place.samples if place else 1
         ratio = place.ratio if place else None
         if ritual.step == 0 and not ritual.is_open:
@@ -134,15 +158,21 @@ class OwnLoop:
             try:
                 ritual.contribute(loss, samples if count is None else count, samples, ratio)
             except NotFinite:
+                ritual.discard()
+                self._lost.add(name)
                 raise self._not_finite(ritual, place) from None
             event = ritual.finish(self.epoch) if place is None or place.is_last else None
+        if place is None:
+            self._lost.clear()
+            for latch in self._latches:
+                latch.check(self.epoch, ritual.step)
         if self.setup.precision.dtype is not None:
             torch.clear_autocast_cache()  # the weights that it cast have moved
         return event
 
     def evaluating(self, feed: Feed) -> Iterator[Batch]:
         """See ``Trainer.evaluating``."""
-        self.wake(training=False)  # an evaluation in the middle of an epoch is fine
+        _refuse_second(self._resting, "evaluating")
         batches = self._evaluating(feed)
         self._resting = weakref.ref(batches)
         return batches
@@ -159,25 +189,24 @@ class OwnLoop:
         """Optimizer steps taken, by the optimizer that took most."""
         return max((ritual.step for ritual in self._rituals.values()), default=0)
 
-    def wake(self, *, training: bool = True) -> None:
-        """Ends loops that an exception left open: their frames would keep eval mode, no-grad or autocast alive.
-
-        Args:
-            training: loops over ``batches`` as well as those over ``evaluating``.
-        """
-        left = [self._resting() if self._resting else None, self._training() if self._training and training else None]
-        for batches in left:
+    def wake(self) -> None:
+        """Ends loops that an exception left open: their frames would keep eval mode, no-grad or autocast alive."""
+        for left in (self._resting, self._training):
+            batches = left() if left else None
             if batches is not None:
                 batches.close()
 
     def _begin(self, feed: Feed | None) -> None:
         begin_average(self.setup)
+        self._latches = []
         run = Length(self._epochs, None, None)
         if feed is not None and self._epochs is not None:
             run = length(feed, self.setup.choices.accumulate, self._epochs, None)
         for name in self.setup.optimizers:
             notes: list[str] = []
-            ritual, _, _, _ = make_ritual(self.setup, name, run, notes)
+            ritual, _, _, latch = make_ritual(self.setup, name, run, notes)
+            ritual.settings = replace(ritual.settings, is_sum=False)  # update() is given means
+            self._latches += [] if latch is None else [latch]
             refuse_closure(ritual.optimizer)
             if ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
                 raise ArgumentError(

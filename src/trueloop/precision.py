@@ -88,10 +88,12 @@ def lay_out(model: nn.Module, memory_format: str | None) -> str:
         raise UnknownNameError("memory_format", memory_format, ("channels_last", "contiguous"))
     if not any(p.dim() == 4 for p in model.parameters()):
         return f"{memory_format}: no effect, the model has no 4-D weights"
+    wanted = torch.contiguous_format if memory_format == "contiguous" else torch.channels_last
+    for parameter in model.parameters():
+        if parameter.dim() == 4:  # model.to() would try the weights of 3-D convolutions as well
+            parameter.data = parameter.data.contiguous(memory_format=wanted)
     if memory_format == "contiguous":
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return "contiguous: asked for"
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return "channels_last: convolutions read pixels together (1.3x in fp32 and 2.4x with bf16 on a CPU, docs/log.md)"
 
 

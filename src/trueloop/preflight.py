@@ -198,7 +198,7 @@ def explain_skipped(model: nn.Module, objective: Objective, window: Sequence[Bat
     )
 
 
-KEPT = "the weights are those before this step"
+KEPT = "the weights are those before this step (a BatchNorm's running statistics have seen the batch)"
 
 
 # --- what can be wrong ----------------------------------------------------------------------------------------------

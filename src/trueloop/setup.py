@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import numbers
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +27,7 @@ from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
-from trueloop.objective import Objective, objective
+from trueloop.objective import Objective, loss_name, objective
 from trueloop.optim import Average, Averaged, OptimizerFactory
 from trueloop.plan import Group, Plan, Rate, course
 from trueloop.precision import Precision, gradient_scaler, lay_out, precision
@@ -69,6 +72,8 @@ class Setup:
     optimizers: dict[str, torch.optim.Optimizer]
     base_rates: dict[str, list[float]]
     metrics: dict[str, MetricLike]
+    used: tuple[str, ...]
+    """What the optimizers bring along from another trainer's schedule, in words."""
     averaged: Averaged | None
     """The average of the run's weights; None before a run."""
 
@@ -106,8 +111,18 @@ def set_up(choices: Choices) -> Setup:
         compile_reason=compile_reason,
         objective=form,
         optimizers=optimizers,
-        base_rates={name: [float(g["lr"]) for g in made.param_groups] for name, made in optimizers.items()},
+        base_rates={
+            name: [float(group.get("initial_lr", group["lr"])) for group in made.param_groups]
+            for name, made in optimizers.items()
+        },
         metrics=dict(choices.metrics),
+        used=tuple(
+            f"the optimizer's rate is {float(group['lr']):g} now; a schedule begins with {float(group['initial_lr']):g}"
+            for made in optimizers.values()
+            for group in made.param_groups
+            if not isinstance(choices.schedule, (Stepped, LRScheduler))
+            and group.get("initial_lr", group["lr"]) != group["lr"]
+        ),
         averaged=None,
     )
 
@@ -160,6 +175,8 @@ def _build(model: nn.Module, part: nn.Module, wanted: OptimizerLike, name: str) 
             f"{called} must be a factory or an instance, got the class {wanted.__name__}; write "
             f"trueloop.optim.{wanted.__name__.lower()}(lr=…), or {wanted.__name__}(model.parameters(), lr=…)"
         )
+    if isinstance(wanted, partial) and isinstance(wanted.func, type) and issubclass(wanted.func, torch.optim.Optimizer):
+        wanted = wanted([p for p in part.parameters() if p.requires_grad])
     made = wanted(part) if callable(wanted) and not isinstance(wanted, torch.optim.Optimizer) else wanted
     if not isinstance(made, torch.optim.Optimizer):
         raise ArgumentError(f"{called} must be a torch.optim.Optimizer or a factory of one, got {made!r}")
@@ -225,6 +242,9 @@ def make_ritual(
     wanted = setup.choices.schedule
     wanted = wanted.get(name) if isinstance(wanted, Mapping) else wanted
     schedule, scheduler, text = _schedule(wanted, optimizer, setup.base_rates[name], name, run, notes)
+    if schedule is not None:
+        for group, base in zip(optimizer.param_groups, setup.base_rates[name], strict=True):
+            group["initial_lr"] = base  # as torch's schedulers do, so that another trainer knows it
     scaler = gradient_scaler(setup.precision, setup.device, optimizer)
     guard, latch = _guard(setup, optimizer, scaler is not None)
     average = None
@@ -268,17 +288,8 @@ def _schedule(
 ) -> tuple[Schedule | None, Stepped | None, str]:
     if wanted is None:
         return None, None, "constant"
-    maker = wanted.scheduler if isinstance(wanted, Stepped) else wanted
-    if _makes_scheduler(maker):
-        for group, base in zip(optimizer.param_groups, base_rates, strict=True):  # where the last run did not leave it
-            group["lr"] = base
-            group.pop("initial_lr", None)
-        made = cast(Callable[[torch.optim.Optimizer], LRScheduler], maker)(optimizer)
-        if not isinstance(made, LRScheduler):
-            raise ArgumentError(
-                "schedule must be a function step -> multiplier, or one optimizer -> LRScheduler; "
-                f"got one that gives {made!r}"
-            )
+    made = _made(wanted.scheduler if isinstance(wanted, Stepped) else wanted, optimizer, base_rates)
+    if made is not None:
         wanted = replace(wanted, scheduler=made) if isinstance(wanted, Stepped) else made
     torch_scheduler = wanted.scheduler if isinstance(wanted, Stepped) else wanted
     if isinstance(torch_scheduler, LRScheduler) and torch_scheduler.optimizer is not optimizer:
@@ -309,17 +320,32 @@ def _schedule(
     return schedule, None, text
 
 
-def _makes_scheduler(maker: object) -> bool:
-    """Whether it is a function of the optimizer that makes a torch scheduler, and not one of the step."""
+def _made(maker: object, optimizer: torch.optim.Optimizer, base_rates: Sequence[float]) -> LRScheduler | None:
+    """The torch scheduler of a function of the optimizer; None for a function of the step."""
     if isinstance(maker, (LRScheduler, schedules.Curve)) or not callable(maker):
-        return False
+        return None
     function = maker.func if isinstance(maker, partial) else maker
-    if isinstance(function, type):
-        return issubclass(function, LRScheduler)
+    failure: Exception | None = None
+    if not (isinstance(function, type) and issubclass(function, LRScheduler)):
+        try:
+            if isinstance(maker(0), (numbers.Real, torch.Tensor)):
+                return None
+        except Exception as error:  # it may want more than a number: the optimizer
+            failure = error
+    for group, base in zip(optimizer.param_groups, base_rates, strict=True):  # where the last run did not leave it
+        group["lr"] = base
+        group.pop("initial_lr", None)
     try:
-        return not isinstance(maker(0), (int, float, torch.Tensor))
-    except Exception:  # it wants more than a number: only the optimizer is left
-        return True
+        made = maker(optimizer)
+    except Exception:
+        if failure is None:
+            raise
+        raise ArgumentError(f"schedule failed at step 0: {type(failure).__name__}: {failure}") from failure
+    if not isinstance(made, LRScheduler):
+        raise ArgumentError(
+            f"schedule must be a function step -> multiplier, or optimizer -> LRScheduler; got one that gives {made!r}"
+        )
+    return made
 
 
 def make_plan(
@@ -339,6 +365,8 @@ def make_plan(
     per_batch = feed.batch_size
     held = {id(p) for p in ritual.parameters}
     idle = [name for name, p in choices.model.named_parameters() if p.requires_grad and id(p) not in held]
+    if isinstance(choices.loss, nn.Module):
+        idle += [f"loss.{name}" for name, p in choices.loss.named_parameters() if p.requires_grad and id(p) not in held]
     if idle:
         notes.append(
             f"{len(idle)} trainable tensors are in no optimizer and will not move: {', '.join(idle[:5])}"
@@ -356,7 +384,7 @@ def make_plan(
         ritual=_parts(setup, ritual, schedule_text),
         rate=_rate(schedule, schedule_text, ritual.base_rates[0], run.steps)
         if ritual.scheduler is None
-        else Rate(f"torch's {schedule_text}"),
+        else _rate_of_torch(ritual.scheduler, optimizer, f"torch's {schedule_text}", run),
         groups=tuple(_groups(optimizer, ritual.base_rates)),
         frozen=sum(p.numel() for p in choices.model.parameters() if id(p) not in held),
         device=setup.device_reason,
@@ -366,7 +394,7 @@ def make_plan(
         average=None if choices.average is None else str(choices.average),
         evaluates=evaluates,
         saves=saves,
-        notes=tuple(notes),
+        notes=(*notes, *(setup.used if ritual.schedule is not None else ())),
     )
 
 
@@ -377,7 +405,7 @@ def _parts(setup: Setup, ritual: Ritual, schedule_text: str) -> tuple[str, ...]:
     micro = choices.accumulate > 1
     parts = [
         "forward" + (f" in {setup.precision.name}" if setup.precision.dtype else ""),
-        f"loss {getattr(loss, '__name__', type(loss).__name__)}",
+        f"loss {loss_name(loss)}" if loss is not None else "loss",
         "zero" + (" at the window's start" if micro else ""),
         f"divide by the window's share (accumulates {choices.accumulate})" if micro else None,
         "backward" + (" scaled" if ritual.scaler else ""),
@@ -397,6 +425,41 @@ def _groups(optimizer: torch.optim.Optimizer, base_rates: Sequence[float]) -> It
         name = group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {index}")
         weights = sum(p.numel() for p in group["params"])
         yield Group(name, len(group["params"]), weights, lr, float(group.get("weight_decay", 0.0)))
+
+
+WALKED = 10_000
+"""Steps for which a torch scheduler is tried out beforehand: 10 µs each."""
+
+
+def _rate_of_torch(stepped: Stepped, optimizer: torch.optim.Optimizer, text: str, run: Length) -> Rate:
+    """The course of a torch scheduler, by walking a copy of it over the whole run; unknown for a plateau.
+
+    Raises:
+        ArgumentError: it fails on the way, as a OneCycleLR does that is shorter than the run.
+    """
+    if stepped.every == "evaluation" or run.steps is None or run.steps > WALKED:
+        return Rate(text)
+    if stepped.every == "epoch" and run.steps_per_epoch is None:
+        return Rate(text)
+    settings = [{k: v for k, v in group.items() if k not in ("params", "fused")} for group in optimizer.param_groups]
+    stand_in = torch.optim.SGD([{**group, "params": [torch.zeros(1)]} for group in settings], lr=0.0)
+    scheduler = copy.deepcopy(stepped.scheduler, {id(optimizer): stand_in})
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its order: no step is taken between
+        for step in range(run.steps):
+            seen.append((step, float(stand_in.param_groups[0]["lr"])))
+            if stepped.every == "epoch" and (step + 1) % (run.steps_per_epoch or 1):
+                continue
+            if step + 1 < run.steps:
+                try:
+                    scheduler.step()
+                except ValueError as error:
+                    raise ArgumentError(
+                        f"{type(scheduler).__name__} fails after step {step + 1} of {run.steps}: {error}; make it as "
+                        "long as the run"
+                    ) from error
+    return course(text, seen, 1.0)
 
 
 def _rate(schedule: Schedule | None, text: str, base: float, steps: int | None) -> Rate:

@@ -75,7 +75,7 @@ class Ritual:
         scheduler: Stepped | None = None,
         scaler: torch.amp.GradScaler | None = None,
         average: tuple[Averaged, Callable[[int], bool]] | None = None,
-        base_rates: Sequence[float],
+        base_rates: list[float],
         guard: Guard,
     ) -> None:
         self.model = model
@@ -88,8 +88,10 @@ class Ritual:
         self.guard = guard
         self.step = 0
         self.mean = Mean(is_sum=settings.is_sum)
-        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.parameters: list[nn.Parameter] = []
         self.base_rates = base_rates
+        self._groups = 0
+        self._collect()
         self.needs_closure = needs_closure(optimizer)
         self._take_step = quick_step(optimizer)
         self._in_window = 0  # microbatches whose gradients are in .grad
@@ -156,7 +158,7 @@ class Ritual:
             raise
         finally:
             self.mean = mean
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = float(self.optimizer.param_groups[0]["lr"])
         self._advance()
         loss, samples, norm = first[0]
         return StepEnded(self.step, epoch, loss, samples, lr, norm, NO_TERMS, False)
@@ -199,6 +201,8 @@ class Ritual:
         if self.schedule is not None:
             self._set_rates(self.schedule)
         lr = self.optimizer.param_groups[0]["lr"]
+        if lr.__class__ is not float:
+            lr = float(lr)  # a tensor, which schedulers fill in place: the record is of this step
         skipped = self._step()
         if not skipped:
             self._advance()
@@ -232,7 +236,16 @@ class Ritual:
 
     # --- the parts, in their order ---------------------------------------------------------------------------------
 
+    def _collect(self) -> None:
+        """The parameters of all groups; a group that was added since (gradual unfreezing) has its own base rate."""
+        groups = self.optimizer.param_groups
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.base_rates += [float(group["lr"]) for group in groups[len(self.base_rates) :]]
+        self._groups = len(groups)
+
     def _open(self) -> None:
+        if len(self.optimizer.param_groups) != self._groups:
+            self._collect()
         for parameter in self.parameters:  # what zero_grad does, 20 times faster (docs/log.md)
             parameter.grad = None
         self._loss = None
@@ -250,15 +263,16 @@ class Ritual:
                 "somewhere else (a frozen part, an input that wants a gradient, another model)"
             )
         if self._counted is not None:
-            counted = torch.as_tensor(self._counted, device=loss.device)
-            counted = torch.where(counted > 0, counted, 1)  # a window that counts for nothing has no gradient
+            counted = self._counted  # a window that counts for nothing has no gradient
+            counted = torch.where(counted > 0, counted, 1) if isinstance(counted, Tensor) else counted or 1
             loss = loss / counted
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            torch._foreach_div_(gradients, counted.to(loss.dtype))
+            torch._foreach_div_(gradients, counted.to(loss.dtype) if isinstance(counted, Tensor) else counted)
         if self.settings.penalty is not None:
             penalty = self.settings.penalty(self.model)
             scaled = penalty if self.scaler is None else self.scaler.scale(penalty)
-            scaled.backward()  # type: ignore[no-untyped-call]
+            own = [p for p in self.parameters if p.requires_grad]  # another optimizer's window may be open
+            scaled.backward(inputs=own)  # type: ignore[no-untyped-call]
             penalty = penalty.detach()
         if self._clips:
             norm = self._clip()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,12 @@ class Trainer:
         for name, metric in (metrics or {}).items():
             if not callable(metric) or isinstance(metric, type):
                 raise ArgumentError(f"metric {name!r} must be a torchmetrics instance or a function, got {metric!r}")
+        if metrics is not None and "loss" in metrics:
+            raise ArgumentError("a metric cannot be called 'loss', which every evaluation gives; choose another name")
+        if average is not None and not isinstance(average, Average):
+            raise ArgumentError(f"average must be trueloop.optim.ema(…) or swa(…), got {average!r}")
+        if penalty is not None and not callable(penalty):
+            raise ArgumentError(f"penalty must be trueloop.objective.l1(…), l2(…) or a function, got {penalty!r}")
         if average is not None and isinstance(optimizer, Mapping):
             raise ArgumentError("an average of weights goes with one optimizer, got several; keep one by torch's means")
         self.model = model
@@ -196,6 +203,9 @@ class Trainer:
             TrueloopError: bad input, as early as it can be known; see ``trueloop.errors``.
         """
         out = None if out is None else Path(out)
+        for observer in observers:
+            if not callable(observer):
+                raise ArgumentError(f"observers must be callables of an event, got {observer!r}")
         events = self.train(
             train,
             val,
@@ -227,7 +237,7 @@ class Trainer:
             settings |= {"workers": workers, "worker_timeout": worker_timeout, "evaluate_every": evaluate_every}
             settings |= {"evaluate_every_steps": evaluate_every_steps}
             claim(out, {**settings, "trainer": self._settings(), **(about or {})})
-            save = SaveAtEnd(lambda file: weights.save_weights(self._evaluated_model(), file), out / weights.NAME)
+            save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
         watch(events, [*watchers, *observers])
         return collect.result(out)
@@ -268,6 +278,7 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             saves=saves,
         )
+        self._own.wake()
         if seed is not None:
             seed_all(seed)
         if not self.model.training:
@@ -349,12 +360,11 @@ class Trainer:
             >>> Trainer(nn.Linear(1, 1), nn.MSELoss(), tl.optim.sgd(lr=0.1)).evaluate((x, x)).keys()
             dict_keys(['loss'])
         """
-        self._own.wake(training=False)
         form = self._objective()
         source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
         try:
             batches = onto(self.setup.device)(source.epoch(0))
-            return dict(evaluate(self._evaluated_model(), form, batches, self.setup.metrics).metrics)
+            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics).metrics)
         finally:
             source.close()
 
@@ -377,11 +387,13 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
-        self._own.wake(training=False)
-        source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
+        how = {**_with_batch_size(data, {"batch_size": batch_size}), "workers": workers}
+        source = self._feed(data, shuffle=False, **how)
+        if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
+            source = self._feed(_in_order(data), shuffle=False, **how)
         try:
             with self.setup.precision.autocast(self.setup.device):
-                return predict(self._evaluated_model(), onto(self.setup.device)(source.epoch(0)), has_target=has_target)
+                return predict(self.evaluated_model, onto(self.setup.device)(source.epoch(0)), has_target=has_target)
         finally:
             source.close()
 
@@ -394,7 +406,7 @@ class Trainer:
     def averaged(self) -> nn.Module | None:
         """The model with averaged weights, if an average is kept and has begun."""
         averaged = self.setup.averaged
-        return None if averaged is None or not averaged.n_averaged else averaged.module
+        return None if averaged is None or not averaged.taken else averaged.module
 
     @cached_property
     def setup(self) -> Setup:
@@ -441,7 +453,6 @@ class Trainer:
         for name, value in (("evaluate_every", evaluate_every), ("evaluate_every_steps", evaluate_every_steps)):
             if value is not None:
                 check_count(name, value, hint="None for none")
-        self._own.wake()
         setup, form = self.setup, self._objective()
         if len(setup.optimizers) > 1:
             raise ArgumentError(
@@ -511,10 +522,13 @@ class Trainer:
         to_device = onto(self.setup.device)
 
         def evaluation(step: int, epoch: int) -> EvalEnded:
-            if self._evaluated_model() is not self.model:
+            if self.evaluated_model is not self.model:
                 self._recompute_batchnorm(form, again)
-            batches = to_device(held_out.epoch(0))
-            return evaluate(self._evaluated_model(), form, batches, self.setup.metrics, step=step, epoch=epoch)
+            try:
+                batches = to_device(held_out.epoch(0))
+                return evaluate(self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch)
+            finally:
+                held_out.close()  # its workers, if it was left in the middle
 
         return evaluation
 
@@ -525,12 +539,13 @@ class Trainer:
             return
         self._recomputed_at = averaged.taken
         frozen = {name for name, module in self.model.named_modules() if not module.training}
-        with borrowed_rngs():
-            batches = onto(self.setup.device)(again().epoch(0))
+        with borrowed_rngs(), contextlib.closing(again()) as train:
+            batches = onto(self.setup.device)(train.epoch(0))
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
 
-    def _evaluated_model(self) -> nn.Module:
-        """The averaged weights where they were asked for and have begun, else the model."""
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """What evaluations and predictions use: the averaged weights where asked for and begun, else the model."""
         averaged = self.averaged
         return (
             averaged if averaged is not None and self.choices.average and self.choices.average.evaluate else self.model
@@ -545,6 +560,8 @@ def _in_words(value: Any) -> Any:
     """A setting as ``run.json`` shows it: a function by its name, and not by its place in memory."""
     if isinstance(value, Mapping):
         return {str(name): _in_words(part) for name, part in value.items()}
+    if isinstance(value, Settings):
+        return {name: _in_words(part) for name, part in vars(value).items()}
     if value is None or isinstance(value, (int, float)):
         return value
     return getattr(value, "__qualname__", None) or str(value)

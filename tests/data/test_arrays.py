@@ -73,10 +73,18 @@ def test_what_numpy_can_and_torch_cannot() -> None:
     assert next(feed(np.arange(4)[::-1], batch_size=4).epoch(0)).tolist() == [3, 2, 1, 0]
 
 
-def test_slices_are_views_and_gathers_are_copies() -> None:
-    assert next(feed(X, batch_size=4).epoch(0)).data_ptr() == X.data_ptr()
-    gathered = next(feed(X, batch_size=10, shuffle=True).epoch(0))
-    assert gathered.data_ptr() != X.data_ptr()
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("data", [X, (X, Y), {"x": X}])
+def test_what_is_done_to_a_batch_is_not_done_to_the_data(data: Any, shuffle: bool) -> None:
+    before = X.clone()
+    for batch in feed(data, batch_size=4, shuffle=shuffle).epoch(0):
+        x = (
+            batch
+            if isinstance(batch, torch.Tensor)
+            else next(iter(batch.values() if isinstance(batch, dict) else batch))
+        )
+        x.zero_()
+    assert torch.equal(X, before)
 
 
 def test_the_global_generator_is_left_alone() -> None:

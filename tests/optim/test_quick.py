@@ -19,6 +19,7 @@ Take = Callable[[int, Optimizer], None]
 MAKERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "adam": (Adam, {"lr": 0.01, "fused": True}),
     "adamw": (AdamW, {"lr": 0.01, "fused": True, "weight_decay": 0.1}),
+    "decoupled": (Adam, {"lr": 0.01, "fused": True, "weight_decay": 0.5, "decoupled_weight_decay": True}),
     "maximized": (Adam, {"lr": 0.01, "fused": True, "maximize": True, "weight_decay": 0.1}),
     "plain adam": (Adam, {"lr": 0.01}),
     "amsgrad": (Adam, {"lr": 0.01, "fused": True, "amsgrad": True}),

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import trueloop as tl
+from trueloop.cli.classes import count
 from trueloop.errors import ArgumentError, DataError, LossError, NonFiniteError, UnknownNameError, WorkerError
+from trueloop.precision import lay_out
 from trueloop.testing import classification, mlp, regression, same_bits
 
 X, Y = classification(16)
@@ -399,3 +406,267 @@ def test_persistent_workers_killed_between_two_epochs_are_told_of() -> None:
 
     with pytest.raises(WorkerError, match="died between two epochs"):
         trainer_of().fit(loader, epochs=2, progress=False, observers=[kill])
+
+
+def test_an_error_of_the_run_is_raised_also_where_an_observer_fails_at_its_end() -> None:
+    def full_disk(event: tl.Event) -> None:
+        if isinstance(event, tl.RunEnded):
+            raise OSError("no space left")
+
+    x = X.clone()
+    x[0] = float("nan")
+    with pytest.raises(NonFiniteError) as caught:
+        trainer_of().fit((x, Y), epochs=1, batch_size=16, progress=False, observers=[full_disk])
+    assert any("no space left" in note for note in caught.value.__notes__)
+
+
+def test_a_group_added_in_mid_run_is_zeroed_clipped_and_scheduled() -> None:
+    def thawed(by_hand: bool) -> nn.Module:
+        model = mlp(outputs=4)
+        first, last = model[0], model[-1]
+        first.requires_grad_(False)
+        optimizer = torch.optim.SGD(last.parameters(), lr=0.1)
+
+        def thaw() -> None:
+            first.requires_grad_(True)
+            optimizer.add_param_group({"params": list(first.parameters()), "lr": 0.05})
+
+        if by_hand:
+            for step in range(6):
+                for group, base in zip(optimizer.param_groups, (0.1, 0.05), strict=False):
+                    group["lr"] = base * 0.9**step
+                optimizer.zero_grad()
+                F.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 0.1)
+                optimizer.step()
+                if step == 2:
+                    thaw()
+            return model
+        trainer = trainer_of(model=model, optimizer=optimizer, schedule=tl.schedules.exponential(0.9), clip_norm=0.1)
+        for event in trainer.train((X, Y), epochs=6, batch_size=16, shuffle=False):
+            if isinstance(event, tl.StepEnded) and event.step == 3:
+                thaw()
+        return model
+
+    assert same_bits(thawed(by_hand=False), thawed(by_hand=True))
+
+
+def test_a_penalty_stays_with_its_own_optimizer() -> None:
+    model = nn.ModuleDict({"d": nn.Linear(1, 1, bias=False), "g": nn.Linear(1, 1, bias=False)})
+    for p in model.parameters():
+        nn.init.ones_(p)
+    trainer = tl.Trainer(
+        model,
+        optimizer={"d": tl.optim.sgd(lr=1.0), "g": tl.optim.sgd(lr=1.0)},
+        penalty=tl.objective.l1(0.125),
+        accumulate=2,
+    )
+    for x in trainer.batches(torch.zeros(2, 1), batch_size=1, shuffle=False):
+        for name in ("d", "g"):
+            trainer.update(model[name](x).sum() * 0, optimizer=name)
+    assert [float(p.detach()) for p in model.parameters()] == [0.875, 0.875]
+
+
+def test_bytes_are_labels() -> None:
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.5])
+    for loss in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=weights)):
+        bytes_, longs = (trainer_of(loss=loss).evaluate((X, y), batch_size=5)["loss"] for y in (Y.byte(), Y))
+        assert bytes_ == longs
+    assert int(tl.objective.objective(nn.CrossEntropyLoss()).count((X, torch.tensor([156, 1], dtype=torch.uint8)))) == 2
+
+
+def test_a_rate_that_is_a_tensor_is_recorded_as_a_number(tmp_path: Path) -> None:
+    model = mlp(outputs=4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1))
+    trainer_of(model=model, optimizer=optimizer).fit(
+        (X, Y), steps=1, batch_size=16, out=tmp_path / "run", progress=False
+    )
+    (step,) = (
+        json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines() if "StepEnded" in line
+    )
+    assert step["lr"] == pytest.approx(0.1)
+
+
+def test_evaluating_and_planning_inside_a_loop_leave_the_loop_alone() -> None:
+    trainer = trainer_of()
+    seen = 0
+    for x, _ in trainer.evaluating((X, Y), batch_size=4):
+        trainer.evaluate((X, Y))
+        trainer.predict(X)
+        seen += len(x)
+    for x, _ in trainer.batches((X, Y), batch_size=4):
+        trainer.plan((X, Y), epochs=1, batch_size=4)
+        seen += len(x)
+    assert seen == 32
+    with pytest.raises(ArgumentError, match="one loop over"):
+        zip(trainer.evaluating((X, Y)), trainer.evaluating((X, Y)), strict=True)
+
+
+def test_batches_after_epochs_come_in_a_new_order_each_time() -> None:
+    trainer = trainer_of()
+    for _ in trainer.epochs(1):
+        list(trainer.batches((X, Y), batch_size=16))
+    first, second = ([x for x, _ in trainer.batches((X, Y), batch_size=16)] for _ in range(2))
+    assert not torch.equal(first[0], second[0])
+
+
+def test_a_window_that_met_nan_is_given_up_whole() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    trainer = tl.Trainer(model, optimizer=tl.optim.sgd(lr=1.0), accumulate=2)
+    steps = 0
+    for index, x in enumerate(trainer.batches(torch.ones(4, 1), batch_size=1, shuffle=False)):
+        try:
+            steps += trainer.update(model(x).mean() * (float("nan") if index == 0 else 1.0)) is not None
+        except NonFiniteError:
+            assert index == 0
+    assert steps == 1
+    assert float(model.weight.detach()) == -1.0
+
+
+def test_two_updates_for_one_microbatch_of_a_window_are_refused() -> None:
+    trainer = trainer_of(accumulate=2)
+    batches = trainer.batches((X, Y), batch_size=8)
+    x, y = next(batches)
+    trainer.update(F.cross_entropy(trainer.model(x), y))
+    with pytest.raises(ArgumentError, match="twice for one microbatch"):
+        trainer.update(F.cross_entropy(trainer.model(x), y))
+
+
+def test_an_own_loop_gives_means_whatever_the_trainers_loss_is() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    trainer = tl.Trainer(model, nn.MSELoss(reduction="sum"), tl.optim.sgd(lr=1.0), accumulate=2)
+    for x in trainer.batches(torch.ones(2, 1), batch_size=1):
+        trainer.update(model(x).mean())
+    assert float(model.weight.detach()) == -1.0
+
+
+def test_the_mean_of_an_epoch_leaves_out_what_the_scaler_skipped() -> None:
+    def once(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return loss * (float("inf") if batch[0] is first else 1.0)
+
+    first = X[:8]
+    result = trainer_of(loss=once, precision="fp16").fit([(first, Y[:8]), (X[8:], Y[8:])], epochs=1, progress=False)
+    assert result.loss < 10
+
+
+def test_a_table_of_numpy_numbers_is_a_schedule() -> None:
+    table = np.linspace(1, 0.5, 10, dtype=np.float32)
+    assert trainer_of(schedule=lambda step: table[step]).fit((X, Y), steps=3, batch_size=8, progress=False).steps == 3
+
+
+def test_a_schedule_that_fails_says_how() -> None:
+    with pytest.raises(ArgumentError, match="schedule failed at step 0: ZeroDivisionError"):
+        trainer_of(schedule=lambda step: step**-0.5).train((X, Y), epochs=1, batch_size=8)
+
+
+def test_a_partial_of_an_optimizer_is_a_factory() -> None:
+    made = functools.partial(torch.optim.SGD, lr=0.1)
+    assert trainer_of(optimizer=made).fit((X, Y), steps=1, batch_size=8, progress=False).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"average": tl.optim.ema}, "average must be"),
+        ({"penalty": 0.1}, "penalty must be"),
+        ({"metrics": {"loss": lambda outputs, targets: 7.0}}, "cannot be called 'loss'"),
+    ],
+)
+def test_settings_of_another_kind_are_told(how: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        trainer_of(**how)
+
+
+def test_predictions_of_a_loader_that_shuffles_are_in_the_order_of_its_dataset() -> None:
+    trainer = trainer_of()
+    shuffled = trainer.predict(DataLoader(TensorDataset(X, Y), 4, shuffle=True))
+    assert torch.allclose(shuffled, trainer.predict(X), atol=1e-6)
+
+
+def test_the_confusion_matrix_of_a_loader_that_shuffles_is_right() -> None:
+    trainer = trainer_of()
+    right = count(trainer, (X, Y), 4, 4)
+    assert count(trainer, DataLoader(TensorDataset(X, Y), 4, shuffle=True), None, 4) == right
+
+
+def test_a_losss_own_parameters_that_nobody_trains_are_noted() -> None:
+    class Warm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return F.cross_entropy(output / self.temperature, target)
+
+    notes = trainer_of(loss=Warm()).plan((X, Y), epochs=1, batch_size=8).notes
+    assert any("loss.temperature" in note for note in notes)
+
+
+def test_workers_of_an_evaluation_that_is_interrupted_end_with_it() -> None:
+    class Interrupting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                raise KeyboardInterrupt
+            output: Tensor = self.layer(x)
+            return output
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(model=Interrupting()).fit((X, Y), Kept(), epochs=1, batch_size=8, workers=1, progress=False)
+    assert multiprocessing.active_children() == []
+
+
+def test_the_plan_walks_torchs_scheduler() -> None:
+    schedule = functools.partial(OneCycleLR, max_lr=0.4, total_steps=8, pct_start=0.5)
+    trainer = trainer_of(optimizer=tl.optim.adam(lr=0.1), schedule=schedule)
+    rate = trainer.plan((X, Y), epochs=2, batch_size=4).rate
+    events = trainer.train((X, Y), epochs=2, batch_size=4)
+    rates = [event.lr for event in events if isinstance(event, tl.StepEnded)]
+    assert (rate.start, rate.peak, rate.end) == (rates[0], max(rates), rates[-1])
+    assert rate.peak_step == rates.index(max(rates))
+
+
+def test_a_scheduler_that_would_fail_on_the_way_is_told_before_training() -> None:
+    schedule = functools.partial(OneCycleLR, max_lr=0.4, total_steps=4)
+    with pytest.raises(ArgumentError, match="OneCycleLR fails after step"):
+        trainer_of(optimizer=tl.optim.adam(lr=0.1), schedule=schedule).train((X, Y), epochs=2, batch_size=4)
+
+
+def test_another_trainer_of_the_same_optimizer_begins_with_its_first_rate() -> None:
+    model = mlp(outputs=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        trainer = trainer_of(model=model, optimizer=optimizer, schedule=tl.schedules.linear())
+        events = list(trainer.train((X, Y), epochs=1, batch_size=4))
+        assert next(event.lr for event in events if isinstance(event, tl.StepEnded)) == 0.1
+    assert any("begins with 0.1" in note for note in trainer.plan((X, Y), epochs=1, batch_size=4).notes)
+
+
+def test_channels_last_leaves_volumes_alone() -> None:
+    model = nn.Sequential(
+        nn.Conv3d(1, 2, 1), nn.Flatten(2), nn.Flatten(1), nn.Unflatten(1, (2, 4, 2)), nn.Conv2d(2, 4, 1)
+    )
+    assert lay_out(model, "channels_last").startswith("channels_last: ")
+    (plane,) = (parameter for parameter in model.parameters() if parameter.dim() == 4)
+    assert plane.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
+    code = (
+        "import torch, trueloop as tl; x = torch.randn(8, 3); "
+        "t = tl.Trainer(torch.nn.Linear(3, 1), torch.nn.MSELoss(), tl.optim.sgd(lr=0.01)); "
+        f"t.fit((x, x[:, :1]), epochs=200, batch_size=4, out={str(tmp_path / 'run')!r})"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(tl.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=120)
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"

@@ -37,12 +37,13 @@ def save_weights(model: nn.Module, file: Path) -> Path:
     return file
 
 
-def load_weights(model: nn.Module, file: Path) -> None:
+def load_weights(model: nn.Module, file: Path | str) -> None:
     """Reads weights into a model of the same architecture.
 
     Raises:
         DataError: no such file, a damaged one, or another architecture, with the names that differ.
     """
+    file = Path(file)
     if not file.is_file():
         raise DataError("expected a file of weights, found none", file=file)
     try:

@@ -22,11 +22,14 @@ def count(trainer: Trainer, data: Any, batch_size: int | None, classes: int) -> 
     """
     import torch
 
-    from trueloop.objective import split_batch
+    from trueloop.evaluate import resting
+    from trueloop.objective import run_model
 
-    predicted = predict_classes(trainer.predict(data, batch_size=batch_size))
-    batches = trainer.evaluating(data, batch_size=batch_size)
-    true = torch.cat([torch.as_tensor(split_batch(batch)[2]).cpu() for batch in batches])
+    model = trainer.evaluated_model
+    with resting(model):  # outputs and targets of one pass: a loader may shuffle
+        pairs = [run_model(model, batch) for batch in trainer.evaluating(data, batch_size=batch_size)]
+    predicted = torch.cat([predict_classes(output) for output, _ in pairs]).cpu()
+    true = torch.cat([torch.as_tensor(target).cpu() for _, target in pairs])
     if true.is_floating_point() and true.ndim == 2 and true.shape[1] == 1:
         true = true[:, 0]  # BCE's targets
     if true.shape != predicted.shape:

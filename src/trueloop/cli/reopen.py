@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ def reopen(run: Path) -> Recipe:
             "checkpoint.weights.load_weights(model, file), trainer.evaluate(data)",
             file=run,
         )
-    recipe = again(described)
-    load_weights(recipe.trainer.model, run / NAME)
+    weights = run.resolve() / NAME
+    made_in = Path(facts.get("folder", "."))
+    with contextlib.chdir(made_in) if made_in.is_dir() else contextlib.nullcontext():  # its paths begin there
+        recipe = again(described)
+    load_weights(recipe.trainer.model, weights)
     return recipe

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from trueloop.errors import DataError
 
 
 class ArrayFeed:
-    """Batches out of tensors in memory: gathered by index when shuffled, plain slices (views) when not.
+    """Batches out of tensors in memory: gathered by index when shuffled, copies of slices when not:
+    a model that works in place must not change the user's data.
 
     Args:
         data: what ``is_arrays`` accepts. numpy arrays are shared, not copied, and no dtype is changed.
@@ -46,9 +46,7 @@ class ArrayFeed:
         self.batches = self._rows // batch_size if drop_last else -(-self._rows // batch_size)
         self.samples = min(self.batches * batch_size, self._rows)
         self.shuffled = shuffle
-        self.reason = "in memory: " + (
-            "one gather by index per batch" if shuffle else "slices of the arrays, nothing is copied"
-        )
+        self.reason = "in memory: " + ("one gather by index per batch" if shuffle else "copies of slices, in order")
         self._seed = seed
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
@@ -60,7 +58,7 @@ class ArrayFeed:
         usual = type(self.arrays) is tuple and len(self.arrays) == len(tensors) == 2  # (X, y): no walk for each batch
         if not self.shuffled:
             if usual:
-                x, y = (torch.split(tensor[first:last], self.batch_size) for tensor in tensors)
+                x, y = (map(torch.clone, torch.split(tensor[first:last], self.batch_size)) for tensor in tensors)
                 return zip(x, y, strict=True)
             return _slices(self.arrays, first, last, self.batch_size)
         index = order(self._rows, self._seed, number, shuffle=True)[first:last].to(tensors[0].device)
@@ -171,7 +169,11 @@ def _gathered(arrays: Any, rows: tuple[Tensor, ...]) -> Iterator[Any]:
 
 def _slices(arrays: Any, first: int, last: int, batch_size: int) -> Iterator[Any]:
     for begin in range(first, last, batch_size):
-        yield mapped(itemgetter(slice(begin, min(begin + batch_size, last))), arrays)
+        yield mapped(partial(_copied, slice(begin, min(begin + batch_size, last))), arrays)
+
+
+def _copied(rows: slice, array: Tensor) -> Tensor:
+    return array[rows].clone()
 
 
 def _as_tensor(leaf: Any) -> Tensor:

@@ -65,7 +65,13 @@ def pin(batch: Any) -> Any:
     """
     if not torch.cuda.is_available():
         return batch
-    return mapped(lambda leaf: leaf.pin_memory() if hasattr(leaf, "pin_memory") else leaf, batch)
+    return mapped(_pinned, batch)
+
+
+def _pinned(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):  # only dense ones on the CPU can be
+        return leaf.pin_memory() if leaf.device.type == "cpu" and leaf.layout is torch.strided else leaf
+    return leaf.pin_memory() if hasattr(leaf, "pin_memory") and not getattr(leaf, "is_cuda", False) else leaf
 
 
 def onto(device: torch.device) -> Callable[[Iterable[Any]], Iterator[Any]]:
@@ -82,7 +88,7 @@ def onto(device: torch.device) -> Callable[[Iterable[Any]], Iterator[Any]]:
     def moved(batches: Iterable[Any]) -> Iterator[Any]:
         ahead: list[Any] = []
         for batch in batches:
-            ahead.append(move(pin(batch), device))
+            ahead.append(move(pin(batch) if device.type == "cuda" else batch, device))
             if len(ahead) == 2:
                 yield ahead.pop(0)
         yield from ahead

@@ -81,7 +81,7 @@ def feed(
         >>> import torch
         >>> numbers = feed(torch.arange(5), batch_size=2)
         >>> [batch.tolist() for batch in numbers.epoch(0)], numbers.reason
-        ([[0, 1], [2, 3], [4]], 'in memory: slices of the arrays, nothing is copied')
+        ([[0, 1], [2, 3], [4]], 'in memory: copies of slices, in order')
     """
     _check(batch_size, workers, worker_timeout)
     chosen = _choose(data, batch_size, seed, shuffle, workers, worker_timeout, drop_last)

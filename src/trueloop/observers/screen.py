@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from io import StringIO
@@ -59,8 +60,11 @@ class Lines(Screen):
         self._console = console
 
     def line(self, text: str) -> None:
-        self._console.file.write(text + "\n")  # rich would take 200 µs to lay it out, and break it at 80 characters
-        self._console.file.flush()
+        try:
+            self._console.file.write(text + "\n")  # rich would take 200 µs to lay it out, and break it at 80 characters
+            self._console.file.flush()
+        except BrokenPipeError:  # `| head` has seen enough; the training goes on
+            self._console.file = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
 
     def draw(self, drawing: RenderableType) -> None:
         pass

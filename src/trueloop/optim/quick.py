@@ -33,7 +33,7 @@ def quick_step(optimizer: Optimizer) -> Callable[[], Any]:
     if "step" in vars(optimizer) or not type(optimizer).__module__.startswith("torch.optim."):
         return lambda: optimizer.step()  # looked up each time: it may be replaced again
     bare = inspect.unwrap(type(optimizer).step)
-    kernel = _KERNELS.get(type(optimizer))
+    has_kernel = type(optimizer) in (Adam, AdamW)
     kept = _Kept(optimizer)
 
     def step() -> None:
@@ -49,15 +49,12 @@ def quick_step(optimizer: Optimizer) -> Callable[[], Any]:
         grad = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)  # what no_grad() does, at a third of its cost
         try:
-            if kernel is None or not kept.run(kernel):
+            if not has_kernel or not kept.run():
                 bare(optimizer)
         finally:
             torch._C._set_grad_enabled(grad)
 
     return step
-
-
-_KERNELS: dict[type[Optimizer], Callable[..., None]] = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
 
 
 class _Kept:
@@ -68,21 +65,25 @@ class _Kept:
         self._state: list[int] = []
         self._groups: list[tuple[dict[str, Any], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]] = []
 
-    def run(self, kernel: Callable[..., None]) -> bool:
+    def run(self) -> bool:
         """Takes the step if all is plain; else does nothing and gives False."""
         optimizer = self._optimizer
+        if hasattr(optimizer, "found_inf"):
+            return False
         if self._state != _identity(optimizer):
             self._gather()
-        if not self._groups or hasattr(optimizer, "found_inf"):
+        if not self._groups:
             return False
-        gradients = [[p.grad for p in parameters] for _, parameters, _, _, _ in self._groups]
-        for group in gradients:
-            for gradient in group:
-                if gradient is None:
-                    return False
+        gradients: list[list[Tensor]] = []
+        for _, parameters, _, _, _ in self._groups:
+            group = [p.grad for p in parameters if p.grad is not None]
+            if len(group) != len(parameters):
+                return False
+            gradients.append(group)
         for (settings, parameters, averages, squares, steps), group in zip(self._groups, gradients, strict=True):
             beta1, beta2 = settings["betas"]
             torch._foreach_add_(steps, 1)
+            kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
             kernel(
                 parameters,
                 group,
