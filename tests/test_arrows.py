@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "step": STEP,  # never loop
     "loop": LOOP,  # never observers: they meet only in watch()
     "setup": SETUP,
+    "planning": SETUP | {"setup"},
     "own_loop": SETUP | {"setup", "loop"},
     # who watches
     "observers": {"errors", "events"},
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"errors"},
     "testing": {"errors", "events", "plan"},
     # who puts it together
-    "trainer": SETUP | {"setup", "loop", "own_loop", "seeds", "checkpoint", "observers", "result"},
+    "trainer": SETUP | {"setup", "planning", "loop", "own_loop", "seeds", "checkpoint", "observers", "result"},
     "recipe": {"trainer", "result", "loop"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are
     "cli": {"*"},  # nobody imports cli: it stands in no row

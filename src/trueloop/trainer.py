@@ -20,7 +20,8 @@ from trueloop.checkpoint import weights
 from trueloop.checks import check_count, check_positive
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
-from trueloop.data.feed import Feed, feed
+from trueloop.data.feed import Feed, batch_size_for, feed
+from trueloop.data.given import in_order
 from trueloop.data.randomness import borrowed_rngs
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import evaluate, predict
@@ -33,6 +34,7 @@ from trueloop.observers.save import SaveAtEnd
 from trueloop.optim import Average, recompute_batchnorm
 from trueloop.own_loop import OwnLoop
 from trueloop.plan import Plan
+from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
 from trueloop.seeds import deterministic as deterministic_kernels
 from trueloop.seeds import seed_all
@@ -44,7 +46,6 @@ from trueloop.setup import (
     Setup,
     begin_average,
     length,
-    make_plan,
     make_ritual,
     set_up,
 )
@@ -347,7 +348,8 @@ class Trainer:
 
     def evaluating(self, data: Any, **how: Any) -> Iterator[Batch]:
         """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break."""
-        return self._own.evaluating(self._feed(data, shuffle=False, **_with_batch_size(data, how)))
+        how["batch_size"] = batch_size_for(data, how.get("batch_size"), BATCH_SIZE)
+        return self._own.evaluating(self._feed(data, shuffle=False, **how))
 
     # --- using a model ---------------------------------------------------------------------------------------------
 
@@ -361,7 +363,9 @@ class Trainer:
             dict_keys(['loss'])
         """
         form = self._objective()
-        source = self._feed(data, shuffle=False, **_with_batch_size(data, {"batch_size": batch_size}), workers=workers)
+        source = self._feed(
+            data, shuffle=False, batch_size=batch_size_for(data, batch_size, BATCH_SIZE), workers=workers
+        )
         try:
             batches = onto(self.setup.device)(source.epoch(0))
             return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics).metrics)
@@ -387,10 +391,10 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
-        how = {**_with_batch_size(data, {"batch_size": batch_size}), "workers": workers}
+        how = {"batch_size": batch_size_for(data, batch_size, BATCH_SIZE), "workers": workers}
         source = self._feed(data, shuffle=False, **how)
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
-            source = self._feed(_in_order(data), shuffle=False, **how)
+            source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
         try:
             with self.setup.precision.autocast(self.setup.device):
                 return predict(self.evaluated_model, onto(self.setup.device)(source.epoch(0)), has_target=has_target)
@@ -464,7 +468,7 @@ class Trainer:
         held_out = None if val is None else self._held_out(train, val, batch_size, form, how)
 
         def again() -> Feed:
-            return self._feed(_in_order(train), shuffle=False, batch_size=batch_size, **how)
+            return self._feed(in_order(train, BATCH_SIZE), shuffle=False, batch_size=batch_size, **how)
 
         begin_average(setup)
         self._recomputed_at = 0
@@ -486,7 +490,7 @@ class Trainer:
             source,
             schedule,
             schedule_text,
-            evaluates=_describe_evaluation(held_out, evaluate_every, evaluate_every_steps, self.choices.metrics),
+            evaluates=describe_evaluation(held_out, evaluate_every, evaluate_every_steps, self.choices.metrics),
             saves=saves,
             notes=notes,
         )
@@ -515,7 +519,7 @@ class Trainer:
             batch_size = None  # batches as they are; a list of samples goes with one to train on
         elif batch_size is not None and form.criterion is not None:
             batch_size *= WIDER
-        return self._feed(val, shuffle=False, **_with_batch_size(val, {"batch_size": batch_size}), **how)
+        return self._feed(val, shuffle=False, batch_size=batch_size_for(val, batch_size, BATCH_SIZE), **how)
 
     def _evaluation(self, form: Objective, held_out: Feed, again: Callable[[], Feed]) -> Evaluation:
         """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
@@ -553,58 +557,4 @@ class Trainer:
 
     def _settings(self) -> dict[str, Any]:
         """What the trainer was given, in words, for ``run.json``."""
-        return {name: _in_words(value) for name, value in vars(self.choices).items() if name != "model"}
-
-
-def _in_words(value: Any) -> Any:
-    """A setting as ``run.json`` shows it: a function by its name, and not by its place in memory."""
-    if isinstance(value, Mapping):
-        return {str(name): _in_words(part) for name, part in value.items()}
-    if isinstance(value, Settings):
-        return {name: _in_words(part) for name, part in vars(value).items()}
-    if value is None or isinstance(value, (int, float)):
-        return value
-    return getattr(value, "__qualname__", None) or str(value)
-
-
-def _in_order(data: Any) -> Any:
-    """The samples that a DataLoader reads, in a loader of our own: reading them moves no generator of the user's."""
-    if not isinstance(data, torch.utils.data.DataLoader) or isinstance(data.dataset, torch.utils.data.IterableDataset):
-        return data
-    sampler = data.sampler if data.batch_sampler is None else data.batch_sampler
-    generators = [getattr(part, "generator", None) for part in (sampler, data.sampler)]
-    before = [(generator, generator.get_state()) for generator in generators if generator is not None]
-    drawn = list(sampler)
-    for generator, state in before:
-        generator.set_state(state)
-    indices = sorted(drawn if data.batch_sampler is None else (index for batch in drawn for index in batch))
-    size = None if data.batch_sampler is None else data.batch_size or BATCH_SIZE
-    return torch.utils.data.DataLoader(
-        torch.utils.data.Subset(data.dataset, indices),
-        size,
-        collate_fn=data.collate_fn,
-        num_workers=data.num_workers,
-        generator=torch.Generator(),
-    )
-
-
-def _with_batch_size(data: Any, how: dict[str, Any]) -> dict[str, Any]:
-    """A batch size for data that needs one, none for a loader that has its own: evaluation reads either."""
-    given = how.get("batch_size")
-    if isinstance(data, torch.utils.data.DataLoader):
-        return {**how, "batch_size": None}
-    if isinstance(data, torch.utils.data.Dataset) or is_arrays(data):
-        return {**how, "batch_size": BATCH_SIZE if given is None else given}
-    return {**how, "batch_size": given if hasattr(data, "__getitem__") else None}
-
-
-def _describe_evaluation(
-    held_out: Feed | None, every: int | None, every_steps: int | None, metrics: Mapping[str, Any]
-) -> str:
-    if held_out is None:
-        return "never: no validation data was given"
-    when = [] if every is None else ["every epoch" if every == 1 else f"every {every} epochs"]
-    when += [] if every_steps is None else [f"every {every_steps} steps"]
-    samples = "an unknown number of" if held_out.samples is None else f"{held_out.samples:,}"
-    size = "" if held_out.batch_size is None else f" in batches of {held_out.batch_size}"
-    return f"{' and '.join([*when, 'at the end'])}, on {samples} samples{size}: {', '.join(['loss', *metrics])}"
+        return {name: in_words(value) for name, value in vars(self.choices).items() if name != "model"}

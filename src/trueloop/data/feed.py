@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from trueloop.data.arrays import ArrayFeed, is_arrays
 from trueloop.data.given import LoaderFeed
@@ -91,6 +91,20 @@ def feed(
             f"than batch_size={batch_size}; pass drop_last=False or a smaller batch_size"
         )
     return chosen
+
+
+def batch_size_for(data: Any, given: int | None, default: int) -> int | None:
+    """The batch size to read ``data`` with where any will do: none for a loader, which has its own.
+
+    Example:
+        >>> batch_size_for([1.0, 2.0], None, 256) is None, batch_size_for(DataLoader([1]), 32, 256) is None
+        (True, True)
+    """
+    if isinstance(data, DataLoader):
+        return None
+    if isinstance(data, Dataset) or is_arrays(data):
+        return default if given is None else given
+    return given if hasattr(data, "__getitem__") else None
 
 
 def _choose(

@@ -7,7 +7,8 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
 
 from trueloop.data.watchdog import watched
 from trueloop.errors import DataError
@@ -67,6 +68,37 @@ class LoaderFeed:
                 yield from islice(batches, start, None)
         else:
             yield from islice(iter(self._loader), start, None)
+
+
+def in_order(data: Any, batch_size: int) -> Any:
+    """The samples that a DataLoader reads, in the order of its dataset: reading them moves no generator of the user's.
+
+    Args:
+        data: whatever is no DataLoader, or is one of a stream, comes back as it is.
+        batch_size: for a loader with a batch sampler of its own, which does not say.
+
+    Example:
+        >>> loader = DataLoader([3, 1, 2], batch_size=2, sampler=[2, 0])
+        >>> [batch.tolist() for batch in in_order(loader, 8)]
+        [[3, 2]]
+    """
+    if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset):
+        return data
+    sampler = data.sampler if data.batch_sampler is None else data.batch_sampler
+    generators = [getattr(part, "generator", None) for part in (sampler, data.sampler)]
+    before = [(generator, generator.get_state()) for generator in generators if generator is not None]
+    drawn = list(sampler)
+    for generator, state in before:
+        generator.set_state(state)
+    indices = sorted(drawn if data.batch_sampler is None else (index for batch in drawn for index in batch))
+    size = None if data.batch_sampler is None else data.batch_size or batch_size
+    return DataLoader(
+        Subset(data.dataset, indices),
+        size,
+        collate_fn=data.collate_fn,
+        num_workers=data.num_workers,
+        generator=torch.Generator(),
+    )
 
 
 def _length(loader: Iterable[Any]) -> int | None:
