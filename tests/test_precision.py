@@ -107,3 +107,11 @@ def test_the_memory_format_is_said_with_its_reason() -> None:
         images(), epochs=1, batch_size=4
     )
     assert plan.memory.startswith("channels_last: ")
+
+
+def test_channels_last_goes_on_from_a_first_convolution_of_one_channel() -> None:
+    """Weights with one input channel count as both layouts; by their strides the output's layout is chosen."""
+    model = nn.Conv2d(1, 8, 3)
+    lay_out(model, "channels_last")
+    assert model.weight.stride() == (9, 1, 3, 1)
+    assert model(torch.randn(4, 1, 9, 9)).is_contiguous(memory_format=torch.channels_last)
