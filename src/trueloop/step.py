@@ -113,14 +113,14 @@ class Ritual:
         """
         if self.needs_closure:
             return self._take_with_closure(objective, window, epoch)
-        if len(window) == 1:
-            computed = objective.compute(self.model, window[0])
-            self.contribute(computed.loss, computed.count, batch_length(window[0]))
-        else:
-            computed = self._accumulate(objective, window)
-        return self.finish(epoch, computed.terms)
+        return self.finish(epoch, self._accumulate(objective, window).terms)
 
     def _accumulate(self, objective: Objective, window: Sequence[Batch]) -> Computed:
+        """The gradient of the whole window, undivided where counts come with the losses; the last microbatch's loss."""
+        if len(window) == 1:  # nearly every window there is: nothing to divide, and nothing to count beforehand
+            computed = objective.compute(self.model, window[0])
+            self.contribute(computed.loss, computed.count, batch_length(window[0]))
+            return computed
         ratios = shares([objective.count(batch) for batch in window])
         for batch, ratio in zip(window, ratios, strict=True):
             computed = objective.compute(self.model, batch)
@@ -136,11 +136,7 @@ class Ritual:
 
         def closure() -> Tensor:
             self._in_window = 0  # each call is a window of its own
-            if len(window) == 1:
-                computed = objective.compute(self.model, window[0])
-                self.contribute(computed.loss, computed.count, batch_length(window[0]))
-            else:
-                self._accumulate(objective, window)
+            self._accumulate(objective, window)
             loss, penalty, norm = self._close()
             if not first:
                 first.append((loss, self._samples, norm))
