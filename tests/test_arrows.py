@@ -21,7 +21,7 @@ FRONT_DOOR = ""
 
 STEP = {"errors", "events", "objective", "finite", "schedules", "optim", "data"}
 LOOP = STEP | {"step", "evaluate", "plan", "preflight"}
-SETUP = LOOP | {"cadence", "checks", "precision"}
+SETUP = LOOP | {"cadence", "checks", "precision", "memory"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # these import nothing of ours
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": set(),
     "schedules": set(),
     "plan": set(),
+    "memory": set(),
     # what a step is made of
     "checks": {"errors"},
     "data": {"errors"},

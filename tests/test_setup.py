@@ -167,7 +167,7 @@ def test_a_length_is_epochs_or_steps(how: dict[str, Any]) -> None:
 
 
 def test_the_device_is_chosen_with_a_reason() -> None:
-    assert planned(device="cpu").device == "cpu: as asked"
+    assert planned(device="cpu").device.startswith("cpu: as asked")
     assert ": " in planned().device
 
 

@@ -32,7 +32,7 @@ def variants(how: How) -> list[Variant]:
 
 def measure(how: How, pool: Pool) -> Rounds:
     """Each variant trains twice a round, shortly and long: the difference is what steps cost, the rest is set-up."""
-    long = SHORT + (4 if how.quick else 20)
+    long = SHORT + (4 if how.quick else 60)
     steps = (long - SHORT) * STEPS_AN_EPOCH
 
     def ask(variant: Variant, watch: Disturbance | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
+from trueloop.memory import keep_freed_blocks
 from trueloop.objective import Objective, objective
 from trueloop.optim import Average, Averaged, OptimizerFactory
 from trueloop.precision import Precision, gradient_scaler, lay_out, precision
@@ -78,6 +79,7 @@ def set_up(choices: Choices) -> Setup:
     """Moves the model to its device, builds optimizers, brings the loss into form. Once a trainer, at its first use."""
     model = choices.model
     device, device_reason = choose_device(choices.device)
+    memory = keep_freed_blocks() if device.type == "cpu" else ""
     chosen = precision(choices.precision, device)
     model.to(device)
     memory_reason = lay_out(model, choices.memory_format)
@@ -101,7 +103,7 @@ def set_up(choices: Choices) -> Setup:
     return Setup(
         choices=choices,
         device=device,
-        device_reason=f"{device}: {device_reason}",
+        device_reason="; ".join(filter(None, [f"{device}: {device_reason}", memory])),
         precision=chosen,
         memory_reason=memory_reason,
         compile_reason=compile_reason,
