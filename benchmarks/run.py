@@ -109,7 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 short rounds, to see that all works; writes nothing")
     parser.add_argument("--only", action="append", choices=list(CASES), help="this case only; may be repeated")
     parser.add_argument("--no-peers", action="store_true", help="the loop by hand and trueloop only")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each case (default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="the slow comparison of accuracy, and nothing else")
     parser.add_argument("--seeds", type=int, default=3, help="for --accuracy (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="for --accuracy (default: %(default)s)")
