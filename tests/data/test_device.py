@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from trueloop.data.device import batch_length, choose_device, first_tensor, move
+from trueloop.data.device import batch_length, choose_device, first_tensor, move, onto
 from trueloop.errors import ArgumentError, DataError
 
 META = torch.device("meta")  # a device that every machine has, and that is not the cpu
@@ -97,3 +98,18 @@ def test_a_device_comes_with_its_reason() -> None:
 def test_a_device_that_is_not_here_is_an_error(device: str) -> None:
     with pytest.raises(ArgumentError, match="device"):
         choose_device(device)
+
+
+@pytest.mark.parametrize(("ahead", "fetched"), [(True, 2), (False, 1)])
+def test_a_loader_that_has_state_is_not_asked_for_the_next_batch_too_early(ahead: bool, fetched: int) -> None:
+    asked: list[int] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for number in range(3):
+            asked.append(number)
+            yield torch.ones(1)
+
+    moved = onto(torch.device("meta"), ahead=ahead)(batches())
+    next(moved)
+    assert len(asked) == fetched
+    assert len(list(moved)) == 2

@@ -47,6 +47,7 @@ class ArrayFeed:
         self.samples = min(self.batches * batch_size, self._rows)
         self.shuffled = shuffle
         self.reason = "in memory: " + ("one gather by index per batch" if shuffle else "copies of slices, in order")
+        self.resumes, self.inexact = "by index: nothing is read twice", None
         self._seed = seed
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
@@ -69,6 +70,13 @@ class ArrayFeed:
 
     def close(self) -> None:
         """Nothing to end: there are no workers."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: an epoch is a function of (seed, number)."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing to load."""
 
 
 def is_arrays(data: Any) -> bool:

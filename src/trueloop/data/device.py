@@ -74,8 +74,13 @@ def _pinned(leaf: Any) -> Any:
     return leaf.pin_memory() if hasattr(leaf, "pin_memory") and not getattr(leaf, "is_cuda", False) else leaf
 
 
-def onto(device: torch.device) -> Callable[[Iterable[Any]], Iterator[Any]]:
+def onto(device: torch.device, *, ahead: bool = True) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """A way to bring an epoch's batches to a device, the next one on its way while this one is worked on.
+
+    Args:
+        device: where to.
+        ahead: whether the next one may be fetched meanwhile. Not from a loader that has state: what it remembers would
+            be a batch ahead of what was trained on, and a checkpoint of it one batch off.
 
     Example:
         >>> batches = [torch.zeros(2), torch.ones(2)]
@@ -86,12 +91,12 @@ def onto(device: torch.device) -> Callable[[Iterable[Any]], Iterator[Any]]:
         return iter  # they are there, and the hot path is spared a call
 
     def moved(batches: Iterable[Any]) -> Iterator[Any]:
-        ahead: list[Any] = []
+        there: list[Any] = []
         for batch in batches:
-            ahead.append(move(pin(batch) if device.type == "cuda" else batch, device))
-            if len(ahead) == 2:
-                yield ahead.pop(0)
-        yield from ahead
+            there.append(move(pin(batch) if device.type == "cuda" else batch, device))
+            if len(there) > ahead:
+                yield there.pop(0)
+        yield from there
 
     return moved
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -38,11 +38,37 @@ class Feed(Protocol):
     def reason(self) -> str:
         """How it is read and why, one line for the plan."""
 
+    @property
+    def resumes(self) -> str:
+        """How a resume finds its place, a few words for the plan."""
+
+    @property
+    def inexact(self) -> str | None:
+        """Why a resume cannot be promised to give the same bits, else None; ``load_state`` may find a reason."""
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """The batches of epoch ``number`` (0-based) from batch ``start`` on. The epoch before it, if it runs, ends."""
+        """The batches of epoch ``number`` (0-based) from batch ``start`` on. The epoch before it, if it runs, ends.
+
+        A resume sets the global RNGs (python's, numpy's, torch's) before the first batch is asked for, and may do so
+        before or after this call: what must be drawn or read to get to ``start`` is drawn and read in this call, or
+        where no global RNG is moved, and the RNGs are given back as they were. From the beginning (``start=0``),
+        nothing is drawn before the first batch is asked for.
+        """
 
     def close(self) -> None:
         """End the epoch that runs, if one does, and its workers."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs beside seed, epoch and position: plain values, tensors, arrays; it shares no memory with
+        what goes on.
+
+        To be asked for when all that was fetched counts as consumed: the position that is saved with it is the number
+        of batches that were taken from the iterator of the epoch. As long as that has not ended (``StopIteration``), a
+        resume asks for the same epoch again, with ``start`` after its last batch if need be: an end may draw, too.
+        """
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state`` gave, in this process or another: call it before ``epoch``."""
 
 
 def feed(

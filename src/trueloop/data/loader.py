@@ -6,12 +6,13 @@ knows epoch, batch and samples, and can set the random numbers for each sample f
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, default_collate
 
 from trueloop.data.cursor import derive, order
+from trueloop.data.generators import found, put, states
 from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
 from trueloop.data.randomness import set_rngs
 from trueloop.errors import DataError
@@ -24,7 +25,7 @@ class WorkerFeed:
     (seed, epoch, i), before the batch is collated (``torch.utils.data.default_collate``) from (seed, epoch, batch);
     torch uses one thread. So the bits depend neither on the number of workers nor on the batch size, and an epoch can
     begin at any batch. This process's own RNGs are left as they were. A generator object that the dataset keeps for
-    itself is beyond our reach.
+    itself is remembered where samples are made in this process; in workers it cannot be, and ``inexact`` says so.
 
     Workers are started for each epoch: what was changed in the dataset in between (its difficulty, say) reaches them.
 
@@ -66,6 +67,8 @@ class WorkerFeed:
         self.samples = min(self.batches * batch_size, self._rows)
         self.shuffled = shuffle
         self.reason = f"sample by sample, {by_whom(workers)}; random numbers from (seed, epoch, sample)"
+        self.resumes = "by index: nothing is read twice"
+        self.inexact = _why_inexact(dataset) if workers else None
         self._dataset, self._seed = dataset, seed
         self._workers, self._worker_timeout = workers, worker_timeout
         self._running: Generator[Any, None, None] | None = None
@@ -81,6 +84,16 @@ class WorkerFeed:
         if self._running is not None:
             self._running.close()
 
+    def state(self) -> dict[str, Any]:
+        """The states of the generators that the dataset keeps for itself; the rest is a function of (seed, epoch)."""
+        generators = states(found(self._dataset, "dataset"))
+        return {"generators": generators} if generators else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the dataset's own generators where they were."""
+        if missing := put(found(self._dataset, "dataset"), state.get("generators", {})):
+            self.inexact = f"the checkpoint has the state of a random generator that is not there: {', '.join(missing)}"
+
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
         rows = order(self._rows, self._seed, epoch, self.shuffled)
 
@@ -94,6 +107,16 @@ class WorkerFeed:
         if workers <= 0:
             return made_here(map(maker.__getitem__, requests))
         return made_by_workers(maker, requests, workers, self._worker_timeout, noted(notes, epoch, samples))
+
+
+def _why_inexact(dataset: Any) -> str | None:
+    own = ", ".join(found(dataset, "dataset"))
+    if not own:
+        return None
+    return (
+        f"the dataset draws from a random generator of its own ({own}), of which each worker has a copy that cannot be "
+        "saved; draw from the global ones (torch, numpy, random), which are set for each sample, or pass workers=0"
+    )
 
 
 class Request(NamedTuple):

@@ -1,10 +1,11 @@
-"""The global random numbers that datasets draw from: set for each sample, and given back."""
+"""The global random numbers that datasets draw from: set for each sample, remembered, and given back."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,3 +48,34 @@ def borrowed_rngs() -> Iterator[None]:
         torch.default_generator.set_state(default)
         if threads != 1:
             torch.set_num_threads(threads)
+
+
+def get_rngs() -> dict[str, Any]:
+    """The states of the three generators, in plain values, tensors and arrays.
+
+    Example:
+        >>> state = get_rngs(); first = random.random(); put_rngs(state); random.random() == first
+        True
+    """
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.default_generator.get_state(),
+    }
+
+
+def put_rngs(state: Mapping[str, Any]) -> None:
+    """Puts the three generators where ``get_rngs`` found them."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.default_generator.set_state(state["torch"])
+
+
+@contextmanager
+def kept_rngs() -> Iterator[None]:
+    """As ``borrowed_rngs``, with as many threads as there are: for what the training itself would have done."""
+    state = get_rngs()
+    try:
+        yield
+    finally:
+        put_rngs(state)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import count
 from typing import Any
 
 from torch.utils.data import IterableDataset, default_collate
 
 from trueloop.data.cursor import derive
+from trueloop.data.generators import found, put, states
 from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
 from trueloop.data.randomness import set_rngs
 from trueloop.errors import DataError
@@ -20,7 +21,8 @@ class StreamFeed:
     Before each sample the RNGs are set from (seed, epoch, ordinal of the sample), before ``iter(dataset)`` from
     (seed, epoch); so a stream that shuffles by them does so alike in each run, and each epoch anew.
     ``dataset.set_epoch(number)`` is called before an epoch, if it exists. At most one worker reads: a second one would
-    repeat every sample.
+    repeat every sample. Generator objects that the dataset keeps for itself are remembered as they were when the epoch
+    began: a stream that is read again draws from them again.
 
     Args:
         dataset: the stream.
@@ -64,13 +66,20 @@ class StreamFeed:
         self.reason = f"one stream in its own order, {by_whom(min(workers, 1))}"
         if workers > 1:
             self.reason += f" (workers={workers} reduced to 1: each would read the whole stream and repeat its samples)"
+        self.resumes = "the stream is read again up to its place, and what was consumed is dropped"
+        self.inexact: str | None = None
         self._dataset, self._seed, self._drop_last = dataset, seed, drop_last
+        self._begun: dict[str, Any] | None = None  # the dataset's own generators when the epoch began
+        self._loaded: Mapping[str, Any] = {}
         self._workers, self._worker_timeout = min(workers, 1), worker_timeout
         self._running: Generator[Any, None, None] | None = None
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number``. A stream has no index: what comes before ``start`` is read and dropped."""
         self.close()
+        begun, self._loaded = self._loaded.get("begun"), {}
+        if start > 0 and begun is not None and begun["number"] == number:
+            put(found(self._dataset, "dataset"), begun["generators"])
         self._running = self._batches(number, start)
         return self._running
 
@@ -79,7 +88,22 @@ class StreamFeed:
         if self._running is not None:
             self._running.close()
 
+    def state(self) -> dict[str, Any]:
+        """The states of the generators that the dataset keeps for itself, now and when the epoch began."""
+        if self._loaded:
+            return dict(self._loaded)
+        generators = states(found(self._dataset, "dataset"))
+        return {"begun": self._begun, "generators": generators} if generators else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the dataset's own generators where they were."""
+        self.close()
+        self._loaded = state
+        if missing := put(found(self._dataset, "dataset"), state.get("generators", {})):
+            self.inexact = f"the checkpoint has the state of a random generator that is not there: {', '.join(missing)}"
+
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
+        self._begun = {"number": epoch, "generators": states(found(self._dataset, "dataset"))}
         if hasattr(self._dataset, "set_epoch"):
             self._dataset.set_epoch(epoch)
         notes = Notes(1)

@@ -1,0 +1,179 @@
+"""Random generators that the user's data keeps for itself: found, read, and put back.
+
+A sampler's ``generator``, the ``rng`` of a dataset or of one of its transforms: no global state tells of them, and a
+resumed run that does not put them back draws other numbers. Nothing of the user's is called in looking for them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KINDS = (torch.Generator, random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
+
+_DEEPEST = 8
+_WIDEST = 100
+"""Entries of one container that are looked at: a list of a million samples is no place for a generator."""
+_MOST = 10_000
+"""Objects that are looked at, the nearest first."""
+
+
+def found(root: Any, name: str = "") -> dict[str, Any]:
+    """The generators that ``root`` holds, by where: in attributes, containers, closures, the methods of its class.
+
+    The global ones do not count, wherever they are held: they are not the data's own.
+
+    Args:
+        root: a loader or a dataset.
+        name: what to call it in the names.
+
+    Example:
+        >>> class Noisy:
+        ...     def __init__(self): self.transforms = [{"rng": random.Random(0)}, torch.Generator()]
+        >>> list(found(Noisy(), "dataset"))
+        ['dataset.transforms[1]', "dataset.transforms[0]['rng']"]
+    """
+    generators: dict[str, Any] = {}
+    seen: dict[int, Any] = {id(known): known for known in _global()}  # the objects themselves: an id is used again
+    queue: deque[tuple[str, Any, int]] = deque([(name, root, 0)])
+    while queue and len(seen) < _MOST:
+        path, value, depth = queue.popleft()
+        if value is None or isinstance(value, _PLAIN) or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, KINDS):
+            if not isinstance(value, random.SystemRandom):  # it has no state
+                generators[path] = value
+        elif depth < _DEEPEST:
+            queue.extend((path + step if path else step.lstrip("."), inner, depth + 1) for step, inner in _held(value))
+    return generators
+
+
+def states(generators: Mapping[str, Any]) -> dict[str, Any]:
+    """What each would draw next, in plain values, tensors and arrays.
+
+    Example:
+        >>> rng = {"rng": np.random.default_rng(0)}
+        >>> before = states(rng); first = rng["rng"].random(); put(rng, before); rng["rng"].random() == first
+        []
+        True
+    """
+    return {path: _state(generator) for path, generator in generators.items()}
+
+
+def put(generators: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """Puts each generator where ``states`` found it.
+
+    Returns:
+        The names that have a state and no generator, or one of another kind.
+    """
+    missing = []
+    for path, state in saved.items():
+        try:
+            _set_state(generators[path], state)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+        ):  # what each kind says to another's state
+            missing.append(path)
+    return missing
+
+
+_PLAIN = (str, bytes, int, float, complex, Tensor, np.ndarray, type, ModuleType, range)
+
+
+def _global() -> Iterable[Any]:
+    python, legacy = vars(random)["_inst"], vars(np.random.mtrand)["_rand"]
+    return python, legacy, legacy._bit_generator, torch.default_generator
+
+
+def _held(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, and the step from it to there."""
+    if isinstance(value, Mapping):
+        if isinstance(value, dict):  # another one's items may be files to read
+            yield from ((f"[{key!r}]", item) for key, item in islice(value.items(), _WIDEST))
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(islice(value, _WIDEST)))
+    elif isinstance(value, partial):
+        yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
+    elif isinstance(value, (MethodType, BuiltinMethodType)):  # self.draw = rng.random
+        yield from ((".__self__", value.__self__), (".__func__", getattr(value, "__func__", None)))
+    elif isinstance(value, FunctionType):
+        yield from _held_by_function(value)
+    yield from _attributes(value)
+    for kind in type(value).__mro__:
+        if kind.__module__.partition(".")[0] not in _NOT_THE_USERS:
+            for name, member in list(vars(kind).items()):
+                if isinstance(member, KINDS):
+                    yield f".{name}", member
+                elif isinstance(member, FunctionType):  # what it closes over, and the ``rng`` of its module
+                    yield from _held_by_function(member)
+
+
+_NOT_THE_USERS = ("builtins", "torch", "torchdata", "torchvision", "numpy", "typing", "collections", "abc", "functools")
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        attributes = object.__getattribute__(value, "__dict__")  # not the user's __getattr__
+    except AttributeError:
+        attributes = {}
+    if isinstance(attributes, dict):
+        # A DataLoader's _iterator comes and goes with the epoch.
+        yield from ((f".{key}", item) for key, item in list(attributes.items()) if key != "_iterator")
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if not slot.startswith("__"):
+                try:
+                    yield f".{slot}", object.__getattribute__(value, slot)
+                except AttributeError:  # empty, or with a name that the class has mangled
+                    continue
+
+
+def _held_by_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    code, inside = function.__code__, f".{function.__name__}:"
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield inside + name, cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    for index, default in enumerate(function.__defaults__ or ()):
+        yield f"{inside}default {index}", default
+    for name in code.co_names:
+        known = function.__globals__.get(name)
+        if isinstance(known, KINDS):
+            yield inside + name, known
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
+    return getattr(generator, "bit_generator", generator).state
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        getattr(generator, "bit_generator", generator).state = state
