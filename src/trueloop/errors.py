@@ -8,6 +8,8 @@ TrueloopError                   what was expected, what came (the value), what t
 │   └── WorkerError             a loader's worker raised, exited, was killed, or hangs
 ├── LossError                   a loss that cannot be minimised: not a scalar, no graph, shapes that would broadcast
 │   └── NonFiniteError          NaN or Inf, with the step and the first module whose output was not finite
+├── CheckpointError             a checkpoint that is damaged, of a newer format, or of something else
+│   └── NewerFormatError        one that a newer trueloop wrote, with the version that reads it
 └── MissingExtraError           an optional package is not installed; carries the install line
 """
 
@@ -16,6 +18,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+
+REQUEUE = 75
+"""The exit code that asks a scheduler to start the run again: EX_TEMPFAIL of sysexits.h."""
 
 
 class TrueloopError(Exception):
@@ -101,6 +106,14 @@ class NonFiniteError(LossError):
         self.module = module
 
 
+class CheckpointError(TrueloopError):
+    """A checkpoint that is damaged, of a newer format, or of something else; or one that could not be saved."""
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint that a newer trueloop wrote, with the version that reads it."""
+
+
 class MissingExtraError(TrueloopError, ImportError):
     """An optional package is not installed.
 
@@ -111,3 +124,21 @@ class MissingExtraError(TrueloopError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; it comes with an extra: pip install 'trueloop[{extra}]'")
+
+
+class Preempted(SystemExit):
+    """No error: the machine was asked for, the run has saved its state, and the process is to end with code 75.
+
+    As ``SystemExit`` does, it ends the program unless somebody catches it.
+
+    Example:
+        >>> Preempted("preempted by SIGTERM").code
+        75
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(REQUEUE)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason

@@ -5,13 +5,17 @@ So that tests of a loop, an observer or a model need no mocks.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from trueloop.checkpoint.disk import Disk
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, StepEnded, Stop
 
 E = TypeVar("E", RunStarted, StepEnded, EvalEnded, EpochEnded, Saved, RunEnded)
@@ -180,6 +184,41 @@ class RaisesAt:
         if index == self.index:
             raise self.error
         return self.x[index], self.y[index]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+"""What the system says of a full disk."""
+
+
+class FailingDisk(Disk):
+    """A disk that fails at one operation: try the 1st, the 2nd, … until what you test succeeds.
+
+    Args:
+        at: which operation fails, counted from 1; it is not done.
+        error: what it raises; None: nothing, so that operations are counted only.
+        dead: whether all that comes after it fails too, as if the process had been killed there.
+
+    ``operations`` is how many were asked for.
+
+    Example:
+        >>> import tempfile
+        >>> disk = FailingDisk(3)
+        >>> disk.write(Path(tempfile.mkdtemp(), "a.txt"), [b"hello"])
+        Traceback (most recent call last):
+        OSError: [Errno 28] No space left on device
+        >>> disk.operations
+        3
+    """
+
+    def __init__(self, at: int, error: BaseException | None = FULL, *, dead: bool = False) -> None:
+        super().__init__(before=self._count)
+        self.operations = 0
+        self._at, self._error, self._dead = at, error, dead
+
+    def _count(self, operation: str, path: Path) -> None:
+        self.operations += 1
+        if self._error is not None and (self.operations == self._at or (self._dead and self.operations > self._at)):
+            raise self._error
 
 
 @contextmanager

@@ -1,0 +1,607 @@
+"""A run's checkpoints on the disk: written whole or not at all, verified before they are read, and few.
+
+``RUN/checkpoints/step-00000120/`` holds safetensors files for what has tensors, ``state.json`` for the rest, and
+``manifest.json`` with size and sha256 of each file. It is written aside, synced file by file and as a folder, renamed,
+and the name is synced, so that at every instant whatever is called ``step-*`` is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from safetensors import SafetensorError
+
+from trueloop.checkpoint import layout
+from trueloop.checkpoint.disk import DISK, Chunk, Disk
+from trueloop.checkpoint.layout import MANIFEST, STATE, Manifest
+from trueloop.checkpoint.lock import lock
+from trueloop.errors import ArgumentError, CheckpointError, NewerFormatError
+
+if TYPE_CHECKING:  # a list of checkpoints must not wait for torch
+    from torch import Tensor
+
+__all__ = [
+    "Entry",
+    "Snapshot",
+    "Stored",
+    "damage",
+    "entries",
+    "lock",
+    "newest",
+    "read",
+    "retain",
+    "set_aside",
+    "sweep",
+    "write",
+]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is to be written.
+
+    Args:
+        step: optimizer steps that were taken.
+        epoch: the epoch that it stands in.
+        why: what asked for it.
+        metrics: of the last evaluation.
+        exact: why a resume from it is not exact; None if it is.
+        tree: JSON, as ``encode.pack`` gives it.
+        tensors: for each file (``model.safetensors``) its tensors by name, on the CPU.
+    """
+
+    step: int
+    epoch: int
+    why: str
+    metrics: Mapping[str, float]
+    exact: str | None
+    tree: Any
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint in a list, by its manifest.
+
+    Args:
+        path: its folder.
+        step: by its name.
+        number: 1 for the first of its step.
+        epoch: 0 if the manifest cannot be read; the texts are then empty.
+        saved: when, in ISO 8601 and UTC.
+        why: what asked for it.
+        metrics: of the last evaluation; NaN for what was not finite.
+        exact: why a resume from it is not exact; None if it is.
+        bytes: all its files together.
+        problem: what is wrong with its manifest or the sizes of its files; None if nothing is. Flipped bits are for
+            ``damage`` to find.
+    """
+
+    path: Path
+    step: int
+    number: int
+    epoch: int
+    saved: str
+    why: str
+    metrics: Mapping[str, float]
+    exact: str | None
+    bytes: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint that was read: its entry, its JSON, and for each file its tensors by name."""
+
+    entry: Entry
+    tree: Any
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+
+def write(folder: Path, snapshot: Snapshot, disk: Disk = DISK) -> Path:
+    """Add a checkpoint.
+
+    Args:
+        folder: ``RUN/checkpoints``; made if it is not there.
+        snapshot: what it holds.
+        disk: what does the writing.
+
+    Returns:
+        Its folder. It is whole, and on the disk.
+
+    Raises:
+        CheckpointError: the disk is full or broken. As far as the disk lets us, nothing is left of it.
+        ArgumentError: the snapshot holds what cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> folder = Path(tempfile.mkdtemp(), "checkpoints")
+        >>> tensors = {"model.safetensors": {"weight": torch.ones(2)}}
+        >>> path = write(folder, Snapshot(120, 3, "every 20 steps", {"loss": 0.5}, None, {"seed": 7}, tensors))
+        >>> path.name, sorted(file.name for file in path.iterdir())
+        ('step-00000120', ['manifest.json', 'model.safetensors', 'state.json'])
+        >>> read(path).tree, read(path).tensors["model.safetensors"]["weight"]
+        ({'seed': 7}, tensor([1., 1.]))
+    """
+    contents = _contents(snapshot)
+    path = at = folder / layout.folder_name(snapshot.step)
+    aside = folder / f"{layout.WRITING}{path.name}-{os.getpid()}"
+    renamed = False
+    try:
+        _make(folder, disk)
+        if aside.exists():
+            disk.remove(aside)  # what is left of a save of ours that the disk did not even let us clean up
+        number = 1 + max((number for step, number, _ in _found(folder) if step == snapshot.step), default=0)
+        path = at = folder / layout.folder_name(snapshot.step, number)
+        disk.make_folder(aside)
+        files = {}
+        for name, chunks in contents.items():
+            at = path / name
+            files[name] = layout.Written(*disk.write(aside / name, chunks))
+        at = path / MANIFEST
+        disk.write(aside / MANIFEST, [layout.serialise(_manifest_of(snapshot, files))])
+        at = path
+        disk.sync_folder(aside)
+        disk.rename(aside, path)
+        renamed = True
+        disk.sync_folder(folder)
+    except BaseException as error:
+        # A checkpoint whose name may not be on the disk does not count as saved, though it is whole.
+        with suppress(OSError, RuntimeError):
+            if renamed:
+                _discard(path, disk)
+            else:
+                disk.remove(aside)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
+        raise CheckpointError(
+            f"the checkpoint could not be saved: {_cause(error)}; free some space or mend the disk, those before it "
+            "are as they were",
+            step=snapshot.step,
+            file=at,
+        ) from error
+    return path
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All checkpoints, oldest first (by step and number; clocks jump), from their manifests alone.
+
+    Args:
+        folder: ``RUN/checkpoints``; if it is not there, there are none.
+
+    Example:
+        >>> import tempfile
+        >>> entries(Path(tempfile.mkdtemp()))
+        []
+    """
+    return [_entry(path, step, number) for step, number, path in _found(folder)]
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, after reading every byte of it; None if nothing is.
+
+    Args:
+        path: its folder.
+
+    Example:
+        >>> import tempfile
+        >>> damage(Path(tempfile.mkdtemp()))
+        'manifest.json is missing'
+    """
+    try:
+        return _damage(path)
+    except NewerFormatError as error:
+        return str(error)
+
+
+def read(path: Path) -> Stored:
+    """A checkpoint from the disk. Nothing of it is parsed before all of it was verified.
+
+    Each file is read once, into memory, and what was verified there is what is parsed: a disk that gives other bytes
+    at a second reading cannot slip them in.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        NewerFormatError: a newer trueloop wrote it.
+        CheckpointError: it is damaged; the message names the file and what is wrong with it.
+    """
+    try:
+        manifest = _read_manifest(path)
+    except NewerFormatError as error:
+        raise NewerFormatError(str(error), file=path) from error
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the checkpoint is damaged: {error}; resume from the one before it", file=path
+        ) from error
+    contents = {}
+    for name, expected in manifest.files.items():
+        data, problem = _verified(path / name, expected)
+        if problem:
+            raise CheckpointError(
+                f"the checkpoint is damaged: {problem}; resume from the one before it", step=manifest.step, file=path
+            )
+        contents[name] = data
+    try:
+        tree = json.loads(contents.pop(STATE))
+        # One after the other, so that no more than one file is in memory twice.
+        tensors = {name: _load(contents.pop(name)) for name in sorted(contents) if name.endswith(layout.TENSORS)}
+    except (ValueError, KeyError, AssertionError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint holds what no trueloop wrote: {error}", step=manifest.step, file=path
+        ) from error
+    step, number = layout.parse_folder_name(path.name) or (manifest.step, 1)
+    return Stored(_entry_of(path, step, number, manifest, None), tree, tensors)
+
+
+def newest(folder: Path, step: int | None = None) -> tuple[Path, list[str]]:
+    """The newest whole checkpoint.
+
+    Args:
+        folder: ``RUN/checkpoints``.
+        step: the newest of this step; None: of all.
+
+    Returns:
+        Its folder, and a sentence for each damaged one that was passed over.
+
+    Raises:
+        NewerFormatError: the newest that is not damaged was written by a newer trueloop; going back behind it
+            unasked would lose what was learnt since.
+        CheckpointError: there is none, none of this step, or none that is whole; it lists what there is.
+    """
+    found = _found(folder)
+    if not found:
+        raise CheckpointError(
+            "there are no checkpoints: expected folders step-…; name a run that saved some", file=folder
+        )
+    wanted = [path for at, _, path in found if step is None or at == step]
+    if not wanted:
+        steps = sorted({at for at, _, _ in found})
+        raise CheckpointError(f"there is no checkpoint of step {step}; choose among {_listed(steps)}", file=folder)
+    passed_over: list[str] = []
+    for path in reversed(wanted):
+        try:
+            problem = _damage(path)
+        except NewerFormatError as error:
+            raise NewerFormatError(str(error), file=path) from error
+        if problem is None:
+            return path, passed_over
+        passed_over.append(f"{path.name} is damaged and was passed over: {problem}")
+    problems = "; ".join(passed_over).replace(" and was passed over", "")
+    which = "" if step is None else f" of step {step}"
+    raise CheckpointError(f"there is no whole checkpoint{which}: {problems}", file=folder)
+
+
+def retain(
+    folder: Path,
+    *,
+    keep_last: int,
+    keep_best: int = 0,
+    best: str = "loss",
+    mode: Literal["min", "max"] = "min",
+    keep_every: int | None = None,
+    disk: Disk = DISK,
+) -> list[Path]:
+    """Remove the checkpoints that nobody asked to keep. Call it when the newest is whole.
+
+    Of several of one step the newest counts, and the others go. Damaged ones do not count and are not removed: they
+    are evidence.
+
+    Args:
+        folder: ``RUN/checkpoints``.
+        keep_last: so many of the newest, at least 1.
+        keep_best: so many of the best by a metric; those that do not have it, or a NaN, are none.
+        best: the metric.
+        mode: ``min`` if less is better, else ``max``.
+        keep_every: those whose step it divides, for ever.
+        disk: what does the removing.
+
+    Returns:
+        The folders that were removed.
+
+    Raises:
+        CheckpointError: some could not be removed; the others were.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for step, loss in [(1, 0.2), (2, 0.9), (3, 0.8), (4, 0.7)]:
+        ...     _ = write(folder, Snapshot(step, 0, "every step", {"loss": loss}, None, {}, {}))
+        >>> [path.name for path in retain(folder, keep_last=1, keep_best=1)]
+        ['step-00000002', 'step-00000003']
+    """
+    for name, value, least in (("keep_last", keep_last, 1), ("keep_best", keep_best, 0), ("keep_every", keep_every, 1)):
+        if value is not None and value < least:
+            raise ArgumentError(f"{name} must be at least {least}, got {name}={value}")
+    if mode not in ("min", "max"):
+        raise ArgumentError(f"mode must be 'min' or 'max', got mode={mode!r}")
+    whole = [entry for entry in entries(folder) if entry.problem is None]
+    by_step = {entry.step: entry for entry in whole}  # of one step the newest
+    metric = {step: entry.metrics.get(best, math.nan) for step, entry in by_step.items()}
+    sign = 1 if mode == "min" else -1
+    # Of equals the earliest is the best: the others did not better it.
+    ranked = sorted((step for step in by_step if not math.isnan(metric[step])), key=lambda step: sign * metric[step])
+    kept = {*list(by_step)[-keep_last:], *ranked[:keep_best]}
+    if keep_every is not None:
+        kept |= {step for step in by_step if step % keep_every == 0}
+    unwanted = [entry.path for entry in whole if entry.step not in kept or by_step[entry.step] is not entry]
+    return _each(unwanted, lambda path: _discard(path, disk))
+
+
+def sweep(folder: Path, disk: Disk = DISK) -> list[Path]:
+    """Remove what a killed process left behind of saves and removals. Only for who holds the run's lock.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        CheckpointError: some could not be removed; the others were.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".writing-step-00000120-4711").mkdir()
+        >>> [path.name for path in sweep(folder)]
+        ['.writing-step-00000120-4711']
+    """
+    return _each([path for path in _inside(folder) if path.name.startswith((layout.WRITING, layout.GONE))], disk.remove)
+
+
+def set_aside(path: Path, word: str, disk: Disk = DISK) -> Path:
+    """Give a checkpoint a name by which it is none any more; nothing of it is lost.
+
+    Args:
+        path: its folder.
+        word: why, e.g. ``damaged`` or ``abandoned``.
+        disk: what does the renaming.
+
+    Returns:
+        Its new folder, ``{word}-step-…``.
+
+    Raises:
+        CheckpointError: it could not be renamed.
+
+    Example:
+        >>> import tempfile
+        >>> path = write(Path(tempfile.mkdtemp()), Snapshot(120, 0, "asked", {}, None, {}, {}))
+        >>> set_aside(path, "damaged").name
+        'damaged-step-00000120'
+    """
+    if not re.fullmatch(r"[a-z]+", word) or word == "step":
+        raise ArgumentError(f"expected one lower-case word that is not step, got {word!r}")
+    number, new = 1, path.with_name(f"{word}-{path.name}")
+    while os.path.lexists(new):
+        number += 1
+        new = path.with_name(f"{word}-{path.name}.{number}")
+    try:
+        disk.rename(path, new)
+        disk.sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint could not be set aside: {_cause(error)}", file=path) from error
+    return new
+
+
+_MOST_BYTES = 2**24  # of a manifest; a few hundred is what one has
+_AT_ONCE = 2**22
+
+
+def _contents(snapshot: Snapshot) -> dict[str, Iterable[Chunk]]:
+    if type(snapshot.step) is not int or snapshot.step < 0:
+        raise ArgumentError(f"step must be a count of steps, got step={snapshot.step!r}")
+    contents: dict[str, Iterable[Chunk]] = {}
+    for name, tensors in snapshot.tensors.items():
+        if not layout.is_plain(name) or not name.endswith(layout.TENSORS):
+            raise ArgumentError(f"expected plain names of files that end in {layout.TENSORS}, got {name!r}")
+        if tensors:
+            from trueloop.checkpoint.tensors import chunks
+
+            contents[name] = chunks(tensors)
+    try:
+        contents[STATE] = [json.dumps(snapshot.tree, allow_nan=False, separators=(",", ":")).encode("ascii")]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(f"the snapshot's tree must be JSON, as encode.pack() gives it: {error}") from error
+    return contents
+
+
+def _manifest_of(snapshot: Snapshot, files: Mapping[str, layout.Written]) -> Manifest:
+    saved = datetime.now(UTC).isoformat(timespec="seconds")
+    return Manifest(snapshot.step, snapshot.epoch, saved, snapshot.why, snapshot.metrics, snapshot.exact, files)
+
+
+def _make(folder: Path, disk: Disk) -> None:
+    missing = []
+    for at in (folder, *folder.parents):
+        if at.is_dir():
+            break
+        missing.append(at)
+    for at in reversed(missing):
+        disk.make_folder(at)
+        disk.sync_folder(at.parent)
+
+
+def _discard(path: Path, disk: Disk) -> None:
+    """First by its name, so that a removal which is cut off leaves no half of a checkpoint."""
+    gone = path.with_name(f"{layout.GONE}{path.name}-{os.getpid()}")
+    if os.path.lexists(gone):
+        disk.remove(gone)
+    disk.rename(path, gone)
+    disk.remove(gone)
+
+
+def _each(paths: Iterable[Path], remove: Callable[[Path], None]) -> list[Path]:
+    removed, failed = [], []
+    for path in paths:
+        try:
+            remove(path)
+            removed.append(path)
+        except (OSError, RuntimeError) as error:
+            failed.append((path, error))
+    if failed:
+        names = "; ".join(f"{path.name}: {_cause(error)}" for path, error in failed)
+        raise CheckpointError(
+            f"what is not needed any more could not be removed: {names}; remove it by hand, or mend the disk",
+            file=failed[0][0].parent,
+        ) from failed[0][1]
+    return removed
+
+
+def _found(folder: Path) -> list[tuple[int, int, Path]]:
+    """Step, number and folder of all that is called a checkpoint, oldest first."""
+    named = [(layout.parse_folder_name(path.name), path) for path in _inside(folder)]
+    return sorted((*name, path) for name, path in named if name is not None)
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"the folder of checkpoints cannot be read: {_cause(error)}", file=folder) from error
+
+
+def _entry(path: Path, step: int, number: int) -> Entry:
+    try:
+        manifest = _read_manifest(path)
+    except CheckpointError as error:
+        return Entry(path, step, number, 0, "", "", {}, None, _bytes_in(path), str(error))
+    problems = [_wrong_size(path / name, expected.size) for name, expected in manifest.files.items()]
+    return _entry_of(path, step, number, manifest, "; ".join(filter(None, problems)) or None)
+
+
+def _entry_of(path: Path, step: int, number: int, manifest: Manifest, problem: str | None) -> Entry:
+    size = sum(file.size for file in manifest.files.values()) + len(layout.serialise(manifest))
+    said = (manifest.epoch, manifest.saved, manifest.why, manifest.metrics, manifest.exact)
+    return Entry(path, step, number, *said, size, problem)
+
+
+def _bytes_in(path: Path) -> int:
+    size = 0
+    with suppress(OSError):
+        for file in path.iterdir():
+            size += file.lstat().st_size
+    return size
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        manifest = _read_manifest(path)
+    except NewerFormatError:
+        raise
+    except CheckpointError as error:
+        return str(error)
+    problems = [_differs(path / name, expected) for name, expected in manifest.files.items()]
+    return "; ".join(filter(None, problems)) or None
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise CheckpointError(f"{path.name} is no folder" if os.path.lexists(path) else f"{path.name} is missing")
+    problem = _unlike_a_file(file)
+    if problem:
+        raise CheckpointError(problem)
+    try:
+        with _opened(file) as opened:
+            data = opened.read(_MOST_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{MANIFEST} cannot be read: {_cause(error)}") from error
+    manifest = layout.parse(data)
+    named = layout.parse_folder_name(path.name)
+    if named and named[0] != manifest.step:
+        raise CheckpointError(f"the folder is named {path.name}, its {MANIFEST} says step {manifest.step}")
+    if STATE not in manifest.files:
+        raise CheckpointError(f"{MANIFEST} knows of no {STATE}")
+    return manifest
+
+
+def _unlike_a_file(file: Path) -> str | None:
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:
+        return f"{file.name} is missing"
+    except OSError as error:
+        return f"{file.name} cannot be read: {_cause(error)}"
+    return None if stat.S_ISREG(mode) else f"{file.name} is no plain file, but a {_kind(mode)}"
+
+
+def _kind(mode: int) -> str:
+    return "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "device"
+
+
+def _wrong_size(file: Path, expected: int) -> str | None:
+    problem = _unlike_a_file(file)
+    if problem:
+        return problem
+    size = file.lstat().st_size
+    return None if size == expected else f"{file.name}: {size:,} bytes where {expected:,} were written"
+
+
+def _differs(file: Path, expected: layout.Written) -> str | None:
+    problem = _wrong_size(file, expected.size)
+    if problem:
+        return problem
+    try:
+        digest = hashlib.sha256()
+        for piece in _pieces(file):
+            digest.update(piece)
+    except OSError as error:
+        return f"{file.name} cannot be read: {_cause(error)}"
+    return _flipped(file, digest.hexdigest(), expected)
+
+
+def _verified(file: Path, expected: layout.Written) -> tuple[bytes, str | None]:
+    """A file's bytes, and what is wrong with them."""
+    problem = _wrong_size(file, expected.size)
+    if problem:
+        return b"", problem
+    try:
+        with _opened(file) as opened:
+            data = opened.read()
+    except OSError as error:
+        return b"", f"{file.name} cannot be read: {_cause(error)}"
+    return data, _flipped(file, hashlib.sha256(data).hexdigest(), expected)
+
+
+def _flipped(file: Path, sha256: str, expected: layout.Written) -> str | None:
+    if sha256 == expected.sha256:
+        return None
+    return f"{file.name}: its sha256 is not the one that was written: a bit has flipped"
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with _opened(file) as opened:
+        while piece := opened.read(_AT_ONCE):
+            yield piece
+
+
+def _opened(file: Path) -> BinaryIO:
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(file, flags), "rb", buffering=0)
+
+
+def _load(data: bytes) -> Mapping[str, Tensor]:
+    from safetensors.torch import load
+
+    return load(data)
+
+
+def _cause(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _listed(steps: list[int]) -> str:
+    shown = [str(step) for step in steps[-20:]]
+    return ", ".join(["…"] * (len(steps) > 20) + shown)
