@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def parse(found: Found, arguments: Sequence[str], *, extra: Sequence[inspect.Parameter] = ()) -> dict[str, Any]:
+def parse(
+    found: Found, arguments: Sequence[str], *, extra: Sequence[inspect.Parameter] = (), verb: str = "train"
+) -> dict[str, Any]:
     """The recipe's arguments from flags; the defaults fill in the rest. Exits with 0 after ``--help``, 2 on an error.
 
     Args:
         found: the recipe; a flag's help is its line in the docstring's ``Args``.
         arguments: the flags.
         extra: further flags, keyword-only, which are no parameters of the recipe.
+        verb: for the help.
 
     Raises:
         ArgumentError: the recipe has a parameter that cannot be a flag.
@@ -35,7 +38,7 @@ def parse(found: Found, arguments: Sequence[str], *, extra: Sequence[inspect.Par
 
     try:
         given: dict[str, Any] = tyro.cli(
-            _collector(found.function, extra), prog=f"trueloop train {found.name}", args=list(arguments)
+            _collector(found.function, extra), prog=f"trueloop {verb} {found.name}", args=list(arguments)
         )
     except tyro.UnsupportedTypeAnnotationError as error:
         raise ArgumentError(f"recipe {found.name!r} has a parameter that cannot be a flag: {error}") from error

@@ -6,17 +6,25 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from trueloop import __version__
 from trueloop.errors import TrueloopError, UnknownNameError
 
 VERBS = {
     "train": "train a recipe; its parameters are flags",
+    "resume": "go on with a run that was stopped",
     "recipes": "list the recipes that come with trueloop",
     "evaluate": "the loss and metrics of a run's weights",
     "predict": "the outputs of a run's weights, written to a file",
+    "checkpoints": "list the checkpoints of a run",
+    "verify": "check every byte of a run's checkpoints",
+    "verify-resume": "try whether a recipe's run is resumed exactly",
+    "export": "the weights of a checkpoint, as one safetensors file",
+    "import": "the weights of a file of torch's, as one safetensors file",
 }
-"""Each is a file in this folder with a function ``run(arguments) -> exit code``."""
+"""Each is a file in this folder with a function ``run(arguments) -> exit code``; that of ``import``, which is a word of
+Python's, is ``import_.py``, and that of ``verify-resume`` is ``verify_resume.py``."""
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -60,7 +68,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise UnknownNameError("verb", verb, VERBS)
-    code: int = import_module(f"trueloop.cli.{verb}").run(rest)
+    file = verb.replace("-", "_") + "_" * iskeyword(verb)
+    code: int = import_module(f"trueloop.cli.{file}").run(rest)
     return code
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from trueloop.cli.find import bundled, find
-from trueloop.errors import ArgumentError
+from trueloop.errors import ArgumentError, Preempted
 
 if TYPE_CHECKING:
     from trueloop.loop import Observer
@@ -30,37 +30,75 @@ def run(arguments: Sequence[str]) -> int:
     from trueloop.cli.flags import build, describe, parse
 
     found = find(reference)
-    given = parse(found, flags, extra=[_out_flag(found.name)])
-    out = given.pop("out") or _free(Path("runs"), found.name)
+    given = parse(found, flags, extra=[_flag(_called(name), *about) for name, about in _OWN.items()])
+    own = {name: given.pop(_called(name)) for name in _OWN}
+    out = own.pop("out") or _free(Path("runs"), found.name)
+    saving = {name: value for name, value in own.items() if value is not None}
     recipe = build(found, given)
-    try:
-        about = {"recipe": describe(found, _without_out(flags), given)}
-        recipe.fit(out=out, about=about, observers=_tensorboard(out))
-    except KeyboardInterrupt:
-        print(f"run: {out}")
-        raise
-    _report(recipe)
+    run_once(recipe, out, {"recipe": describe(found, _without(flags, _OWN), given)}, saving)
+    report(recipe)
     print(f"run: {out}")
     return 0
 
 
-def _out_flag(name: str) -> inspect.Parameter:
+def run_once(
+    recipe: Recipe, out: Path, about: Mapping[str, Any], saving: Mapping[str, Any], resume: str | None = None
+) -> None:
+    """Trains a recipe in its folder; whatever ends it, the folder is printed, and how to go on."""
+    from trueloop.checkpoint.saving import Saving
+
+    how: dict[str, Any] = {"saving": Saving(**saving)} if saving else {}
+    try:
+        recipe.fit(out=out, about=about, observers=_tensorboard(out), resume=resume, **how)
+    except (KeyboardInterrupt, Preempted):
+        print(f"run: {out}\nto go on: trueloop resume {out}")
+        raise
+
+
+def run_again(recipe: Recipe, run: Path, settings: Mapping[str, Any], step: int | None) -> None:
+    """The same for a run that goes on, from ``step`` or from its newest whole checkpoint."""
+    about, saving = {"recipe": settings["recipe"]}, settings.get("saving", {})
+    if step is not None:
+        recipe.trainer.resume(run, step=step)
+    run_once(recipe, run, about, saving, resume="auto" if step is None else None)
+
+
+_OWN: dict[str, tuple[Any, str, str]] = {
+    "out": (Path, "FOLDER", "the run's folder; by default runs/RECIPE-<date>-<time>"),
+    "every_steps": (int, "STEPS", "checkpoints: optimizer steps between two of them"),
+    "every_minutes": (float, "MINUTES", "checkpoints: minutes between two of them; by default 10"),
+    "every_epochs": (int, "EPOCHS", "checkpoints: epochs between two of them"),
+    "best": (str, "METRIC", "checkpoints: one at each new best value of this metric"),
+    "mode": (Literal["min", "max"], "{min,max}", "checkpoints: which way --save-best is better"),
+    "keep_last": (int, "NUMBER", "checkpoints: how many of the newest are kept; by default 2"),
+    "keep_best": (int, "NUMBER", "checkpoints: how many of the best are kept; by default 1"),
+    "keep_every": (int, "STEPS", "checkpoints: those at multiples of so many steps are kept for ever"),
+}
+"""Flags of every recipe: ``--out``, and those of ``checkpoint.saving.Saving``, each called ``--save-…``."""
+
+
+def _called(name: str) -> str:
+    return name if name == "out" else f"save_{name}"
+
+
+def _flag(name: str, kind: Any, metavar: str, text: str) -> inspect.Parameter:
     import tyro
 
-    text = f"the run's folder; by default runs/{name}-<date>-<time>"
-    wanted = Annotated[Path | None, tyro.conf.arg(help=text, metavar="FOLDER", help_behavior_hint="")]
-    return inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=wanted)
+    wanted = Annotated[kind | None, tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint="")]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=wanted)
 
 
-def _without_out(flags: Sequence[str]) -> list[str]:
+def _without(flags: Sequence[str], own: Iterable[str]) -> list[str]:
     """The recipe's own flags: a run that is opened again has its folder."""
+    names = {f"--{_called(name).replace('_', '-')}" for name in own}
+    names |= {name.replace("-", "_").replace("__", "--") for name in names}
     kept, skip = [], False
     for flag in flags:
         if skip:
             skip = False
-        elif flag == "--out":
+        elif flag in names:
             skip = True
-        elif not flag.startswith("--out="):
+        elif flag.partition("=")[0] not in names:
             kept.append(flag)
     return kept
 
@@ -81,7 +119,8 @@ def _tensorboard(out: Path) -> list[Observer]:
     return [TensorBoard(out / "tensorboard")]
 
 
-def _report(recipe: Recipe) -> None:
+def report(recipe: Recipe) -> None:
+    """The confusion matrix, where there are classes."""
     if recipe.classes is None or recipe.val is None:
         return
     from rich.console import Console
