@@ -50,11 +50,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observers": {"errors", "events"},
     "result": {"errors", "events"},
     "report": {"errors"},
-    "checkpoint": {"errors"},
-    "testing": {"errors", "events", "plan"},
+    "checkpoint": {"errors", "events", "data"},
+    "testing": {"errors", "events", "plan", "checkpoint"},
     # who puts it together
-    "trainer": SETUP | {"setup", "planning", "loop", "own_loop", "seeds", "checkpoint", "observers", "result"},
-    "recipe": {"trainer", "result", "loop"},
+    "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
+    "state": SETUP | {"setup", "planning", "loop", "own_loop", "checkpoint", "observers"},
+    "trainer": SETUP
+    | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result"}
+    | {"verify_resume"},
+    "recipe": {"trainer", "result", "loop", "checkpoint"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are
     "cli": {"*"},  # nobody imports cli: it stands in no row
 }

@@ -272,7 +272,7 @@ def test_fit_is_watch_over_train() -> None:
 
 def test_fit_and_train_take_the_same_arguments() -> None:
     fit, train = (set(inspect.signature(verb).parameters) for verb in (tl.Trainer.fit, tl.Trainer.train))
-    assert fit - train == {"out", "about", "observers", "progress"}
+    assert fit - train == {"out", "about", "observers", "progress", "saving", "save_every_steps", "resume"}
     assert train - fit <= {"saves"}
 
 

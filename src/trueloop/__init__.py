@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trueloop import data, errors, events, objective, observers, optim, precision, schedules
+    from trueloop.checkpoint.saving import Saving
     from trueloop.data.split import Normalizer, split
-    from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, StepEnded, Stop
+    from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded, Stop
     from trueloop.loop import watch
     from trueloop.plan import Plan
     from trueloop.recipe import Recipe
@@ -38,7 +39,9 @@ __all__ = [
     "Result",
     "RunEnded",
     "RunStarted",
+    "SaveFailed",
     "Saved",
+    "Saving",
     "StepEnded",
     "Stop",
     "Trainer",
@@ -57,8 +60,9 @@ __all__ = [
 
 _ROOMS = {"data", "errors", "events", "objective", "observers", "optim", "precision", "schedules"}
 _HOMES = {
-    **dict.fromkeys(("EpochEnded", "EvalEnded", "Event", "RunEnded", "RunStarted", "Saved", "StepEnded"), "events"),
-    "Stop": "events",
+    **dict.fromkeys(("EpochEnded", "EvalEnded", "Event", "RunEnded", "RunStarted", "SaveFailed", "Saved"), "events"),
+    **dict.fromkeys(("StepEnded", "Stop"), "events"),
+    "Saving": "checkpoint.saving",
     "Result": "result",
     "Trainer": "trainer",
     "Recipe": "recipe",

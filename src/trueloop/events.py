@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # events must not import torch, or anything of ours, when the program runs
     from torch import Tensor
@@ -16,15 +16,19 @@ if TYPE_CHECKING:  # events must not import torch, or anything of ours, when the
     from trueloop.plan import Plan
 
 
+Status = Literal["finished", "stopped", "interrupted", "preempted", "failed"]
+"""How a run ended; what is still going on (or was killed) has none."""
+
+
 class RunStarted(NamedTuple):
-    """The run is set up and no step was taken yet."""
+    """The run is set up, and its first step (or the first one after a resume) is next."""
 
     plan: Plan
     """What is going to happen, with the reason of each decision."""
     seed: int
     """The seed of the data's order (and of all else, if the user gave one)."""
     step: int
-    """Optimizer steps taken before: 0."""
+    """Optimizer steps taken before: 0, or those of the checkpoint that is gone on from."""
     epoch: int
     """The epoch (0-based) in which it starts."""
 
@@ -75,10 +79,21 @@ class EpochEnded(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Something was written whole to the disk. (Checkpoints, which are to come, send it; nothing else does.)"""
+    """A checkpoint is on the disk, whole. It comes some steps after the one that it holds: writing goes on behind."""
 
     step: int
+    """Optimizer steps that the checkpoint has."""
     path: Path
+    why: str
+    """What it was for: ``every 100 steps``, ``best loss``, ``SIGTERM``, ``the end`` …"""
+
+
+class SaveFailed(NamedTuple):
+    """A checkpoint could not be written; those before it are as they were."""
+
+    step: int
+    """Optimizer steps that it would have had."""
+    reason: str
 
 
 class RunEnded(NamedTuple):
@@ -88,8 +103,10 @@ class RunEnded(NamedTuple):
     epoch: int
     """Epochs ended; the last one may have been cut short by ``steps``."""
     reason: str
-    """``finished``, the text of the ``Stop`` that ended it, ``interrupted``, or ``failed: …``."""
+    """``finished``, the text of the ``Stop`` that ended it, ``interrupted``, ``preempted …``, or ``failed: …``."""
     seconds: float
+    status: Status = "finished"
+    """``stopped`` by an observer's reply, ``interrupted`` by Ctrl-C, ``preempted`` by SIGTERM or SIGUSR1."""
 
 
 class Stop(NamedTuple):
@@ -103,4 +120,4 @@ class Stop(NamedTuple):
     reason: str
 
 
-Event = RunStarted | StepEnded | EvalEnded | EpochEnded | Saved | RunEnded
+Event = RunStarted | StepEnded | EvalEnded | EpochEnded | Saved | SaveFailed | RunEnded

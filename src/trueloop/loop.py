@@ -7,12 +7,13 @@ step.py, what is a fact in events.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from trueloop.data.feed import Feed
-from trueloop.errors import DataError
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Stop
+from trueloop.errors import DataError, Preempted
+from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Status, Stop
 from trueloop.finite import Latch, NotFinite
 from trueloop.objective import Batch, Mean, Objective
 from trueloop.plan import Plan
@@ -27,6 +28,33 @@ Events = Generator[Event, Stop | None, None]
 
 Evaluation = Callable[[int, int], EvalEnded]
 """(step, epoch) -> an evaluation of the model as it is then."""
+
+
+@dataclass
+class Place:
+    """Where a run stands, complete whenever an event is out: a checkpoint is made then."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Microbatches of this epoch that were trained on."""
+    epoch_step: int = 0
+    """Optimizer steps taken when this epoch began."""
+    evaluated_at: int = -1
+    """The step of the last evaluation in this epoch; -1 for none."""
+    due: bool = False
+    """The step that was taken last is to be followed by an evaluation."""
+    stop: str | None = None
+    """Why the run is over before its time: the reason of the ``Stop`` that ended it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave."""
+        for name in asdict(self):
+            setattr(self, name, state[name])
 
 
 @dataclass
@@ -52,8 +80,11 @@ class Run:
     """What evaluations read: looked at, where it is in memory, before the first step."""
     at_end: Callable[[], None] | None = None
     """What is left to do when the last step was taken (BatchNorm's statistics of averaged weights)."""
-    epoch: int = field(default=0, init=False)
-    """Epochs finished."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What it was asked for, in plain values; a resume compares them."""
+    resumed: Callable[[], None] | None = None
+    """Puts the RNGs where they were, once the loader stands where it stood; None for a run from its beginning."""
+    place: Place = field(default_factory=Place, init=False)
 
 
 def train(run: Run) -> Events:
@@ -64,38 +95,50 @@ def train(run: Run) -> Events:
         ``RunEnded`` last, whatever ended the run: an exception is raised after it.
     """
     started = time.monotonic()
-    stop = None
+    stop = None if run.place.stop is None else Stop(run.place.stop)
     try:
         if run.latch is not None:
             run.latch.attach()
-        stop = yield RunStarted(run.plan, run.seed, run.ritual.step, run.epoch)
-        while stop is None and not _is_over(run):
+        stop = (yield RunStarted(run.plan, run.seed, run.ritual.step, run.place.epoch)) or stop
+        while stop is None and (run.place.batch or not _is_over(run)):  # an open epoch is ended, also without a step
             stop = yield from _epoch(run)
+        _go_on(run)
         _check_latch(run)
         if run.at_end is not None:
             run.at_end()
     except GeneratorExit:  # whoever iterates has left; nobody would hear
         raise
     except BaseException as error:
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {type(error).__name__}: {error}"
-        yield RunEnded(run.ritual.step, run.epoch, reason, time.monotonic() - started)
+        yield RunEnded(run.ritual.step, run.place.epoch, *_ended_by(error, time.monotonic() - started))
         raise
     finally:
         run.feed.close()
         if run.latch is not None:
             run.latch.detach()
-    yield RunEnded(run.ritual.step, run.epoch, stop.reason if stop else "finished", time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if stop is None:
+        yield RunEnded(run.ritual.step, run.place.epoch, "finished", seconds)
+    else:
+        run.place.stop = stop.reason
+        yield RunEnded(run.ritual.step, run.place.epoch, stop.reason, seconds, "stopped")
 
 
 def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
     """One pass over the training data, with the evaluations that fall due in it."""
     started = time.monotonic()
-    ritual, objective, epoch = run.ritual, run.objective, run.epoch
-    ritual.mean = Mean(is_sum=objective.is_sum)
-    every_steps, last_step = run.evaluate_every_steps, run.steps
-    evaluated_at, before = -1, ritual.step
+    ritual, objective, place = run.ritual, run.objective, run.place
+    epoch = place.epoch
+    if place.batch == 0:
+        ritual.mean = Mean(is_sum=objective.is_sum)
+        place.epoch_step, place.evaluated_at = ritual.step, -1
+    every_steps, last_step = run.evaluate_every_steps if run.evaluate else None, run.steps
     first = checked(objective, run.feed, run.held_out) if ritual.step == 0 else objective
-    for window in windows(run.onto_device(run.feed.epoch(epoch)), run.accumulate):
+    batches = run.onto_device(run.feed.epoch(epoch, place.batch))
+    _go_on(run)
+    if place.due and (stop := (yield from _evaluation(run))):
+        return stop
+    window: Sequence[Batch] = ()
+    for window in () if last_step is not None and ritual.step >= last_step else windows(batches, run.accumulate):
         try:
             event = ritual.take(first, window, epoch)
         except NotFinite:
@@ -104,26 +147,27 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
             explain(error, ritual.model, objective, window, run.feed)
             raise
         first = objective
+        place.batch += len(window)
+        place.due = every_steps is not None and event.step % every_steps == 0 and not event.skipped
         if stop := (yield event):
             return stop
-        if every_steps and event.step % every_steps == 0 and not event.skipped and run.evaluate:
-            evaluated_at = event.step
-            if stop := (yield from _evaluation(run)):
-                return stop
+        if place.due and (stop := (yield from _evaluation(run))):
+            return stop
         if event.step == last_step:
             break
     if ritual.mean.samples == 0:
         raise DataError(f"expected at least one batch, got an empty loader in epoch {epoch}")
-    if ritual.scaler is not None and ritual.step == before:
-        raise explain_skipped(ritual.model, objective, window, before)
+    if ritual.scaler is not None and ritual.step == place.epoch_step and window:
+        raise explain_skipped(ritual.model, objective, window, ritual.step)
     over = _is_over(run, epoch + 1)
     due = over or _falls(run.evaluate_every, epoch + 1)
     stop = None
-    if run.evaluate and evaluated_at != ritual.step and due:
+    if run.evaluate and place.evaluated_at != ritual.step and due:
         stop = yield from _evaluation(run)
+        place.stop = None if stop is None else stop.reason  # the epoch's own event comes before the run ends
     _check_latch(run)
     ritual.epoch_ended()
-    run.epoch += 1  # whole, also where the evaluation has been replied to with a Stop
+    place.epoch, place.batch = epoch + 1, 0  # whole, also where the evaluation has been replied to with a Stop
     mean = ritual.mean
     last = yield EpochEnded(epoch, ritual.step, mean.value(), mean.samples, time.monotonic() - started)
     return stop or last
@@ -132,9 +176,26 @@ def _epoch(run: Run) -> Generator[Event, Stop | None, Stop | None]:
 def _evaluation(run: Run) -> Generator[Event, Stop | None, Stop | None]:
     assert run.evaluate is not None, "an evaluation fell due with nothing to evaluate on"
     _check_latch(run)
-    event = run.evaluate(run.ritual.step, run.epoch)
+    event = run.evaluate(run.ritual.step, run.place.epoch)
     run.ritual.evaluated(event.metrics)
+    run.place.evaluated_at, run.place.due = event.step, False
     return (yield event)
+
+
+def _go_on(run: Run) -> None:
+    """The last act of a resume."""
+    if run.resumed is not None:
+        run.resumed()
+        run.resumed = None
+
+
+def _ended_by(error: BaseException, seconds: float) -> tuple[str, float, Status]:
+    """Reason, seconds and status of a run that an exception has ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", seconds, "interrupted"
+    if isinstance(error, Preempted):
+        return error.reason, seconds, "preempted"
+    return f"failed: {type(error).__name__}: {error}", seconds, "failed"
 
 
 def watch(events: Events, observers: Sequence[Observer]) -> None:
@@ -168,12 +229,14 @@ def watch(events: Events, observers: Sequence[Observer]) -> None:
             _close(events, event, observers)
             return
         reply = None
+        left = iter(observers)
         try:
-            for observer in observers:
+            for observer in left:
                 answer = observer(event)
                 if answer is not None and reply is None:
                     reply = answer
         except BaseException as error:
+            _tell_the_others(event, left, error)  # a checkpoint may be made now, and what they remember is in it
             _end(events, observers, error)
             raise
 
@@ -196,12 +259,24 @@ def _close(events: Events, ended: Event, observers: Sequence[Observer]) -> None:
         raise
 
 
+def _tell_the_others(event: Event, observers: Iterator[Observer], error: BaseException) -> None:
+    """An event that one observer has raised at reaches those after it as well."""
+    for observer in observers:
+        try:
+            observer(event)
+        except BaseException as second:
+            error.add_note(f"another observer raised as well: {type(second).__name__}: {second}")
+
+
 def _end(events: Events, observers: Sequence[Observer], error: BaseException) -> None:
-    """Lets every observer see ``RunEnded`` although one of them (or Ctrl-C between them) has raised."""
+    """Lets every observer see how the run ends although one of them (or Ctrl-C between them) has raised."""
     try:
-        _tell_all(events.throw(error), observers)
+        event = events.throw(error)
+        while True:
+            _tell_all(event, observers)
+            event = next(events)
     except BaseException as second:
-        if second is not error:
+        if second is not error and not isinstance(second, StopIteration):
             error.add_note(f"while the run was being closed: {type(second).__name__}: {second}")
     finally:
         events.close()
@@ -240,7 +315,7 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
 
 
 def _is_over(run: Run, epoch: int | None = None) -> bool:
-    epoch = run.epoch if epoch is None else epoch
+    epoch = run.place.epoch if epoch is None else epoch
     if run.steps is not None:
         return run.ritual.step >= run.steps
     return run.epochs is not None and epoch >= run.epochs
@@ -252,4 +327,4 @@ def _falls(every: int | None, count: int) -> bool:
 
 def _check_latch(run: Run) -> None:
     if run.latch is not None:
-        run.latch.check(run.epoch, run.ritual.step)
+        run.latch.check(run.place.epoch, run.ritual.step)

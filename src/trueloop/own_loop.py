@@ -8,20 +8,21 @@ from __future__ import annotations
 import inspect
 import warnings
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trueloop.checks import check_count
-from trueloop.data.device import batch_length, onto
+from trueloop.data.device import batch_length, move, onto
 from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
 from trueloop.evaluate import resting
 from trueloop.events import StepEnded
 from trueloop.finite import Latch, NotFinite, first_bad_module
-from trueloop.loop import windows
+from trueloop.loop import Place, windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.preflight import KEPT, check_loss
 from trueloop.setup import Length, Setup, begin_average, length, make_ritual
@@ -31,10 +32,12 @@ _Batches = Generator[Batch, None, None]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """The microbatch that the user's loop body works on."""
+class _Microbatch:
+    """What the user's loop body works on."""
 
     batch: Batch
+    number: int
+    """Its place in the epoch, from 0."""
     samples: int
     ratio: Ratio
     is_last: bool
@@ -56,36 +59,72 @@ class OwnLoop:
 
     Args:
         setup: the trainer's.
+        begun: called when a run begins: a resume puts all in place then. It is told whether batches are to be fetched;
+            if not, a forward pass was made already.
 
     Attributes:
-        epoch: the epoch (0-based) that runs, or comes next.
+        place: where the loop stands.
+        rituals: of each optimizer, by name; none before the run has begun.
+        feed: what ``batches`` reads.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, begun: Callable[[bool], Callable[[], None] | None] = lambda fetches: None) -> None:
         self.setup = setup
-        self.epoch = 0
+        self.place = Place()
+        self.rituals: dict[str, Ritual] = {}
+        self.feed: Feed | None = None
+        self._begun = begun
+        self._window: list[int] = []  # samples of each microbatch of the window that is worked on
+        self._fetched: Sequence[Batch] = ()  # that window, as far as it was fetched here
+        self._end = 0  # microbatches of the epoch that were fetched
+        self._resumes = False  # the next loop over batches goes on where the checkpoint was saved
         self._epochs: int | None = None
-        self._rituals: dict[str, Ritual] = {}
         self._latches: list[Latch] = []
         self._lost: set[str] = set()
         self._updated: set[str] = set()
-        self._place: _Place | None = None
+        self._at: _Microbatch | None = None
         self._training: weakref.ref[_Batches] | None = None
         self._resting: weakref.ref[_Batches] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loop stands, in an epoch and in a window; with what was fetched of it and not yet trained on."""
+        left = self._end - self.place.batch
+        rest = list(self._fetched[len(self._fetched) - left :]) if left > 0 else []
+        is_open = any(ritual.is_open for ritual in self.rituals.values())
+        return {
+            **self.place.state_dict(),
+            "batch": self.place.batch + len(rest),
+            "rest": rest,
+            "window": list(self._window) if rest or is_open else [],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave: the next epoch and the next batch are those that come then."""
+        self.place.load_state_dict(state)
+        self._window, self._fetched = list(state.get("window", ())), list(state.get("rest", ()))
+        self._resumes = True
+
+    def go_back(self, state: Mapping[str, Any]) -> None:
+        """Forgets the run that was, and stands where ``state`` says."""
+        self.wake()
+        self.rituals, self.feed = {}, None
+        self.load_state_dict(state)
 
     def epochs(self, number: int) -> Iterator[int]:
         """See ``Trainer.epochs``."""
         check_count("epochs", number)
         self._epochs = number
-        self._rituals = {}  # a new run: its schedules start again
+        if not self._resumes:
+            self.rituals, self.place = {}, Place()  # a new run: its schedules start again
         return self._each_epoch(number)
 
     def _each_epoch(self, number: int) -> Iterator[int]:
-        for self.epoch in range(number):  # the attribute is the loop's variable
+        for epoch in range(self.place.epoch, number):
             self.wake()
-            yield self.epoch
-            for ritual in self._rituals.values():
+            yield epoch
+            for ritual in self.rituals.values():
                 ritual.epoch_ended()
+            self.place.epoch, self.place.batch, self._end = epoch + 1, 0, 0
         self._epochs = None  # from here on batches() counts by itself
 
     def batches(self, feed: Feed) -> Iterator[Batch]:
@@ -99,39 +138,55 @@ class OwnLoop:
     def _batches(self, feed: Feed) -> _Batches:
         if not self.setup.choices.model.training:
             self.setup.choices.model.train()
-        if not self._rituals:
-            self._begin(feed)
-        accumulate = self.setup.choices.accumulate
+        self.feed = feed
+        last_act = None if self.rituals else self._begin(feed)
+        start, self._resumes = self.place.batch if self._resumes else 0, False
+        batches = onto(self.setup.device, ahead=not feed.state())(feed.epoch(self.place.epoch, start))
+        if last_act is not None:
+            last_act()
         for latch in self._latches:
             latch.attach()
+        rest, self._fetched, self._end = self._fetched if start else (), (), start
+        number = start - len(rest)
         try:
-            for window in windows(onto(self.setup.device)(feed.epoch(self.epoch)), accumulate):
-                samples = [batch_length(batch) for batch in window]
-                for index, ratio in enumerate(shares(samples)):
-                    is_last = index + 1 == len(window)
-                    self._place = _Place(window[index], samples[index], ratio, is_last)
+            for window, sizes in self._windows(batches, rest):
+                shared = shares(sizes)[len(sizes) - len(window) :]
+                for batch, samples, ratio in zip(window, sizes[len(sizes) - len(window) :], shared, strict=True):
+                    self.place.batch = number
+                    self._at = _Microbatch(batch, number, samples, ratio, batch is window[-1])
+                    number += 1
                     self._updated.clear()
                     with self.setup.precision.autocast(self.setup.device):
-                        yield window[index]
-                for ritual in self._rituals.values():
+                        yield batch
+                self.place.batch = number
+                for ritual in self.rituals.values():
                     if ritual.is_open:  # update() was not called for the window's last microbatch
-                        ritual.finish(self.epoch)
+                        ritual.finish(self.place.epoch)
                 self._lost.clear()
             for latch in self._latches:
-                latch.check(self.epoch, self.step)
+                latch.check(self.place.epoch, self.step)
         finally:
-            self._place = None
+            self._at = None
             for latch in self._latches:
                 latch.detach()
-            for ritual in self._rituals.values():
+            for ritual in self.rituals.values():
                 ritual.discard()
             feed.close()
             if self._epochs is None:  # no epochs() above it counts
-                self.epoch += 1
+                self.place.epoch, self.place.batch, self._end = self.place.epoch + 1, 0, 0
+
+    def _windows(self, batches: Iterator[Batch], rest: Sequence[Batch]) -> Iterator[tuple[Sequence[Batch], list[int]]]:
+        """The windows, each with the samples of its microbatches; of one that was worked on at a save only the rest."""
+        if rest:
+            yield [move(batch, self.setup.device) for batch in rest], self._window
+        for window in windows(batches, self.setup.choices.accumulate):
+            self._window, self._fetched = [batch_length(batch) for batch in window], window
+            self._end += len(window)
+            yield window, self._window
 
     def update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         """See ``Trainer.update``."""
-        place = self._place
+        place = self._at
         if place is None:
             self.wake()
         ritual = self._ritual(name)
@@ -161,11 +216,13 @@ class OwnLoop:
                 ritual.discard()
                 self._lost.add(name)
                 raise self._not_finite(ritual, place) from None
-            event = ritual.finish(self.epoch) if place is None or place.is_last else None
+            event = ritual.finish(self.place.epoch) if place is None or place.is_last else None
+        if place is not None:
+            self.place.batch = place.number + 1
         if place is None:
             self._lost.clear()
             for latch in self._latches:
-                latch.check(self.epoch, ritual.step)
+                latch.check(self.place.epoch, ritual.step)
         if self.setup.precision.dtype is not None:
             torch.clear_autocast_cache()  # the weights that it cast have moved
         return event
@@ -187,7 +244,7 @@ class OwnLoop:
     @property
     def step(self) -> int:
         """Optimizer steps taken, by the optimizer that took most."""
-        return max((ritual.step for ritual in self._rituals.values()), default=0)
+        return max((ritual.step for ritual in self.rituals.values()), default=0)
 
     def wake(self) -> None:
         """Ends loops that an exception left open: their frames would keep eval mode, no-grad or autocast alive."""
@@ -196,7 +253,8 @@ class OwnLoop:
             if batches is not None:
                 batches.close()
 
-    def _begin(self, feed: Feed | None) -> None:
+    def _begin(self, feed: Feed | None) -> Callable[[], None] | None:
+        """Makes what belongs to one run; gives the last act of a resume, if this is one."""
         begin_average(self.setup)
         self._latches = []
         run = Length(self._epochs, None, None)
@@ -215,19 +273,20 @@ class OwnLoop:
                 )
             for note in notes:
                 warnings.warn(note, stacklevel=2)
-            self._rituals[name] = ritual
+            self.rituals[name] = ritual
+        return self._begun(feed is not None)
 
     def _ritual(self, name: str) -> Ritual:
-        if not self._rituals:
+        if not self.rituals:
             self._begin(None)
-        if name in self._rituals:
-            return self._rituals[name]
+        if name in self.rituals:
+            return self.rituals[name]
         if not name:
-            known = ", ".join(self._rituals)
+            known = ", ".join(self.rituals)
             raise ArgumentError(f"there are several optimizers; say which one: update(loss, optimizer=…), of {known}")
-        raise UnknownNameError("optimizer", name, self._rituals)
+        raise UnknownNameError("optimizer", name, self.rituals)
 
-    def _not_finite(self, ritual: Ritual, place: _Place | None) -> NonFiniteError:
+    def _not_finite(self, ritual: Ritual, place: _Microbatch | None) -> NonFiniteError:
         module = None
         if place is not None:
             try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from trueloop.checkpoint.saving import Saving
 from trueloop.loop import Observer
 from trueloop.result import Result
 from trueloop.trainer import Trainer
@@ -44,11 +45,14 @@ class Recipe:
     workers: int = 0
     evaluate_every: int | None = 1
     evaluate_every_steps: int | None = None
+    saving: Saving | None = None
     observers: Sequence[Observer] = ()
     classes: Sequence[str] | None = field(default=None, kw_only=True)
 
     def fit(self, *, out: Path | str | None = None, progress: bool = True, **more: Any) -> Result:
         """Trains; what is given here goes before the recipe's own, and observers are added to its own."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trainer", "test", "classes")}
+        if out is None or "save_every_steps" in more:
+            own.pop("saving")
         own["observers"] = (*self.observers, *more.pop("observers", ()))
         return self.trainer.fit(**{**own, **more}, out=out, progress=progress)

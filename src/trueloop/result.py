@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded
 
@@ -55,6 +57,15 @@ class Collector:
                 self.history.append(event)
             case RunEnded():
                 self.ended = event
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, in plain values."""
+        return {"history": [(type(event).__name__, event._asdict()) for event in self.history]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave."""
+        kinds: dict[str, type[EpochEnded | EvalEnded]] = {"EpochEnded": EpochEnded, "EvalEnded": EvalEnded}
+        self.history = [kinds[name](**fields) for name, fields in state["history"]]
 
     def result(self, out: Path | None = None) -> Result:
         """The result, once ``RunEnded`` was seen."""

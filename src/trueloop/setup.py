@@ -35,6 +35,8 @@ OptimizerLike = torch.optim.Optimizer | OptimizerFactory
 ScheduleLike = Schedule | Stepped | LRScheduler | Callable[[torch.optim.Optimizer], LRScheduler]
 MetricLike = Metric | MetricFunction
 
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -66,8 +68,12 @@ class Setup:
     memory_reason: str
     compile_reason: str | None
     objective: Objective | None
+    loss: nn.Module | None
+    """The loss, where it is a module: it may have weights of its own."""
     optimizers: dict[str, torch.optim.Optimizer]
     base_rates: dict[str, list[float]]
+    given: dict[str, list[dict[str, Any]]]
+    """The settings of each optimizer's groups as the user gave them."""
     metrics: dict[str, MetricLike]
     used: tuple[str, ...]
     """What the optimizers bring along from another trainer's schedule, in words."""
@@ -83,11 +89,11 @@ def set_up(choices: Choices) -> Setup:
     chosen = precision(choices.precision, device)
     model.to(device)
     memory_reason = lay_out(model, choices.memory_format)
-    form, compile_reason = None, None
+    form, compile_reason, loss = None, None, None
     if choices.loss is not None:
         form = choices.loss if isinstance(choices.loss, Objective) else objective(choices.loss)
-        if isinstance(form.criterion, nn.Module):
-            form.criterion.to(device)  # its class weights
+        if (loss := _module_of(choices.loss)) is not None:
+            loss.to(device)  # its class weights
         compute = form.compute
         if choices.compile:
             compute, compile_reason = compiled(compute, device)
@@ -100,6 +106,10 @@ def set_up(choices: Choices) -> Setup:
     for metric in choices.metrics.values():
         if isinstance(metric, Metric):
             metric.to(device)
+    base_rates = {
+        name: [float(group.get("initial_lr", group["lr"])) for group in made.param_groups]
+        for name, made in optimizers.items()
+    }
     return Setup(
         choices=choices,
         device=device,
@@ -108,9 +118,14 @@ def set_up(choices: Choices) -> Setup:
         memory_reason=memory_reason,
         compile_reason=compile_reason,
         objective=form,
+        loss=loss,
         optimizers=optimizers,
-        base_rates={
-            name: [float(group.get("initial_lr", group["lr"])) for group in made.param_groups]
+        base_rates=base_rates,
+        given={
+            name: [
+                {k: v for k, v in group.items() if isinstance(v, _PLAIN)} | {"lr": rate}
+                for group, rate in zip(made.param_groups, base_rates[name], strict=True)
+            ]
             for name, made in optimizers.items()
         },
         metrics=dict(choices.metrics),
@@ -123,6 +138,15 @@ def set_up(choices: Choices) -> Setup:
         ),
         averaged=None,
     )
+
+
+def _module_of(loss: Callable[..., Any] | Objective) -> nn.Module | None:
+    """The module that computes a loss, if one does."""
+    if isinstance(loss, Objective):
+        loss = loss.criterion or loss.compute
+    while isinstance(loss, partial):
+        loss = loss.func
+    return loss if isinstance(loss, nn.Module) else None
 
 
 def begin_average(setup: Setup) -> None:

@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class Ritual:
     Attributes:
         step: optimizer steps taken; steps that the scaler skipped do not count.
         mean: the mean of the losses since it was last replaced.
+        stepping: the optimizer is at work; an error that comes meanwhile leaves weights that are half old, half new.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Ritual:
         self._counted: Count | None = None  # the open window's count, where losses bring their own
         self._samples = 0
         self._skipped_in_a_row = 0
+        self.stepping = False
         self._clips = settings.clip_norm is not None or settings.clip_value is not None
 
     # --- a whole window at once: the loop's way --------------------------------------------------------------------
@@ -209,9 +212,58 @@ class Ritual:
         """Whether gradients of a window wait for its end."""
         return self._in_window > 0
 
+    @property
+    def microbatches(self) -> int:
+        """How many microbatches the open window has so far."""
+        return self._in_window
+
     def discard(self) -> None:
         """Forgets the open window: its gradients are zeroed by the next one."""
         self._in_window = 0
+
+    # --- what a checkpoint keeps -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, rates, scheduler, scaler, mean, and the gradients of an open window; the optimizer is not in it."""
+        window = None
+        if self.is_open:
+            window = {
+                "microbatches": self._in_window,
+                "samples": self._samples,
+                "loss": self._loss,
+                "counted": self._counted,
+                "gradients": [parameter.grad for parameter in self.parameters],
+            }
+        return {
+            "step": self.step,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "scheduler": None if self.scheduler is None else self.scheduler.scheduler.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "mean": self.mean.state_dict(),
+            "window": window,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave; the optimizer has its own state by then.
+
+        A scheduler or a scaler that was not there then begins anew, and one that is not here any more is left out:
+        whoever resumes says so.
+        """
+        self.step = state["step"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.scheduler.load_state_dict(state["scheduler"])
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.mean.load_state_dict(state["mean"])
+        if self.step:
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # else torch warns of a scheduler that moves first
+        window = state["window"]
+        self._in_window = 0 if window is None else window["microbatches"]
+        if window is not None:
+            self._samples, self._loss, self._counted = window["samples"], window["loss"], window["counted"]
+            for parameter, gradient in zip(self.parameters, window["gradients"], strict=True):
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
     # --- cadences that are not a step's ----------------------------------------------------------------------------
 
@@ -292,10 +344,14 @@ class Ritual:
     def _step(self) -> bool:
         """The optimizer's step; True if the scaler skipped it."""
         if self.scaler is None:
+            self.stepping = True
             self._take_step()
+            self.stepping = False
             return False
         before = self.scaler.get_scale()
+        self.stepping = True
         self.scaler.step(self.optimizer)
+        self.stepping = False
         self.scaler.update()
         skipped = self.scaler.get_scale() < before  # the one documented sign of a skipped step; reads the device
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0

@@ -7,16 +7,24 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from trueloop import loop
-from trueloop.checkpoint import weights
+from trueloop import loop, state
+from trueloop.checkpoint import store, weights
+from trueloop.checkpoint.found import FOLDER, Found, find, has_checkpoints
+from trueloop.checkpoint.lock import lock
+from trueloop.checkpoint.resume import Parts, capture, check, check_kept, restore, restore_model
+from trueloop.checkpoint.rngs import set_rngs_to
+from trueloop.checkpoint.saving import Saver, Saving, fresh_copies, saved, snapshot_of
+from trueloop.checkpoint.signals import Asked, listening
 from trueloop.checks import check_count, check_positive
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
@@ -29,7 +37,7 @@ from trueloop.events import EvalEnded, StepEnded
 from trueloop.loop import Evaluation, Events, Observer, Run, watch
 from trueloop.objective import Batch, Count, Objective, Penalty
 from trueloop.observers.jsonl import Jsonl
-from trueloop.observers.run_folder import RunRecord, claim
+from trueloop.observers.run_folder import RunRecord, start_over
 from trueloop.observers.save import SaveAtEnd
 from trueloop.optim import Average, recompute_batchnorm
 from trueloop.own_loop import OwnLoop
@@ -50,6 +58,9 @@ from trueloop.setup import (
     set_up,
 )
 from trueloop.step import Settings
+
+if TYPE_CHECKING:
+    from trueloop.verify_resume.verdict import Verdict
 
 BATCH_SIZE = 256
 """Samples a batch in ``evaluate`` and ``predict``, where none was given: it changes no result."""
@@ -86,6 +97,8 @@ class Trainer:
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
+        keep: state of your own, by name: any object with ``state_dict`` and ``load_state_dict`` is saved with the run,
+            and put back when it is resumed.
 
     Raises:
         ArgumentError: a setting that cannot be, with its value.
@@ -139,6 +152,7 @@ class Trainer:
         if average is not None and isinstance(optimizer, Mapping):
             raise ArgumentError("an average of weights goes with one optimizer, got several; keep one by torch's means")
         self.model = model
+        self.keep: dict[str, Any] = {}
         self.choices = Choices(
             model=model,
             loss=loss,
@@ -172,6 +186,9 @@ class Trainer:
         evaluate_every: int | None = 1,
         evaluate_every_steps: int | None = None,
         out: Path | str | None = None,
+        saving: Saving | None = None,
+        save_every_steps: int | None = None,
+        resume: Path | str | None = None,
         about: Mapping[str, Any] | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = True,
@@ -192,7 +209,11 @@ class Trainer:
             worker_timeout: seconds to wait for a batch before its worker counts as hanging.
             evaluate_every: epochs between evaluations; the last epoch always ends with one. None for none but that.
             evaluate_every_steps: optimizer steps between evaluations, besides.
-            out: the run's folder: ``run.json``, ``events.jsonl``, and ``model.safetensors`` at the end.
+            out: the run's folder: ``run.json``, ``events.jsonl``, ``checkpoints``; ``model.safetensors`` at the end.
+            saving: when checkpoints are made, and which are kept; ``Saving()`` by default, where there is a folder.
+            save_every_steps: the same as ``saving=Saving(every_steps=…)``.
+            resume: a run's folder, to go on from its newest whole checkpoint; ``"auto"`` goes on in ``out`` if there is
+                anything to go on from, and begins otherwise. Settings that are not those of before are said.
             about: what else ``run.json`` is to hold.
             observers: called with every event; one may reply ``Stop``.
             progress: the plan, a live display (or plain lines), and a summary.
@@ -202,46 +223,146 @@ class Trainer:
 
         Raises:
             TrueloopError: bad input, as early as it can be known; see ``trueloop.errors``.
+            Preempted: SIGTERM or SIGUSR1 came; the state is saved, and the process is to exit with code 75.
         """
         out = None if out is None else Path(out)
+        saving = state.chosen(saving, save_every_steps, out, val, self.choices.metrics)
+        check_kept(self.keep)
         for observer in observers:
             if not callable(observer):
                 raise ArgumentError(f"observers must be callables of an event, got {observer!r}")
-        events = self.train(
-            train,
-            val,
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            workers=workers,
-            worker_timeout=worker_timeout,
-            evaluate_every=evaluate_every,
-            evaluate_every_steps=evaluate_every_steps,
-            saves=None if out is None else f"{out}: run.json, events.jsonl; {weights.NAME} at the end",
-        )
-        collect = Collector()
+        collect, asked = Collector(), Asked()
         watchers: list[Observer] = [collect]
         if progress:
             from trueloop.observers.progress import Progress  # rich takes 0.1 s to import
 
             watchers.append(Progress())
+        saver = None
         if out is not None:
-            settings: dict[str, Any] = {
-                "epochs": epochs,
-                "steps": steps,
-                "batch_size": batch_size,
-                "seed": seed,
-                "shuffle": shuffle,
-            }
-            settings |= {"workers": workers, "worker_timeout": worker_timeout, "evaluate_every": evaluate_every}
-            settings |= {"evaluate_every_steps": evaluate_every_steps}
-            claim(out, {**settings, "trainer": self._settings(), **(about or {})})
             save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
-        watch(events, [*watchers, *observers])
+            saver = Saver(out, saving, self._capture, unfit=self._unfit, asked=asked)
+        watchers += observers
+        how: dict[str, Any] = {
+            "epochs": epochs,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seed": seed,
+            "shuffle": shuffle,
+            "workers": workers,
+            "worker_timeout": worker_timeout,
+            "evaluate_every": evaluate_every,
+            "evaluate_every_steps": evaluate_every_steps,
+        }
+        with contextlib.ExitStack() as until_the_end:
+            goes_on = out is not None and out.exists() and (resume is not None or self._found is not None)
+            if goes_on and out is not None:
+                until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
+            if resume is not None:
+                self._find(resume, out)
+            self._observers = watchers if saver is None else [*watchers, saver]
+            until_the_end.callback(self._forget_observers)
+            found = self._found
+            events = self.train(train, val, **how, saves=None if out is None else f"{out}: {saving.describe()}")
+            if saver is not None and out is not None:
+                settings = {**how, "saving": asdict(saving), "trainer": self._settings(), **(about or {})}
+                state.take_folder(out, found, settings)
+                if not goes_on:
+                    until_the_end.enter_context(lock(out))
+                store.sweep(out / FOLDER)
+                until_the_end.enter_context(listening(asked))
+                events = saved(events, saver)
+            watch(events, watchers)
         return collect.result(out)
+
+    def resume(self, folder: Path | str, *, step: int | None = None) -> None:
+        """Goes back to a checkpoint: weights at once, and all else when the next run begins, which goes on from there.
+
+        Args:
+            folder: a run's, for its newest whole checkpoint (a damaged one is named, and the one before it taken); or
+                a checkpoint's own.
+            step: the checkpoint of that many optimizer steps.
+
+        Raises:
+            CheckpointError: there is none, or none that is whole.
+            DataError: the checkpoint is of another architecture, with a table of the names that differ.
+
+        Example:
+            >>> import tempfile, trueloop as tl
+            >>> x, y, out = torch.randn(8, 2), torch.randn(8, 1), tempfile.mkdtemp()
+            >>> def trainer(): return Trainer(nn.Linear(2, 1), nn.MSELoss(), tl.optim.adam(lr=0.1))
+            >>> first = trainer()
+            >>> for event in first.train((x, y), epochs=3, batch_size=2):
+            ...     if isinstance(event, tl.StepEnded) and event.step == 7: _ = first.save(out)
+            >>> second = trainer()
+            >>> second.resume(out)
+            >>> for event in second.train((x, y), epochs=3, batch_size=2): pass
+            >>> bool((first.model.weight == second.model.weight).all())
+            True
+        """
+        found = find(folder, step)
+        for passed in found.passed:
+            warnings.warn(passed, stacklevel=2)
+        _ = self.setup
+        check(self.model, self.setup.optimizers, self.keep, found.trees)
+        restore_model(self.model, found.trees)
+        begin_average(self.setup)
+        if self.setup.averaged is not None and found.state["averaged"] is not None:
+            self.setup.averaged.load_state_dict(found.state["averaged"])
+        set_rngs_to(found.state["rngs"])
+        self._own.go_back(found.state["place"])
+        self._last_run, self._found = None, found
+
+    def save(self, folder: Path | str) -> Path:
+        """Saves the whole state as it is now: between two events of ``train``, or in a loop of your own.
+
+        Args:
+            folder: a run's; the checkpoint is made in its ``checkpoints``.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            CheckpointError: it cannot be written; the ones before it are as they were.
+        """
+        check_kept(self.keep)
+        captured = self._capture()
+        if captured is None:
+            raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
+        place = self._own.place if self._last_run is None else self._last_run.place
+        snapshot = snapshot_of(captured, fresh_copies(), self.step, place.epoch, "asked for")
+        return store.write(Path(folder) / FOLDER, snapshot)
+
+    def verify_resume(
+        self, train: Any, val: Any = None, *, verify_steps: int | None = None, timeout: float = 1800.0, **how: Any
+    ) -> Verdict:
+        """Tries whether a run that is killed and resumed ends with every bit of the run that was never stopped.
+
+        Trains for some steps in forks of this process: to the end, twice; and killed in the middle of an epoch, and
+        resumed. This trainer and the random numbers of this process stay as they are, and no file is left. On an
+        accelerator, write a recipe and run ``trueloop verify-resume``.
+
+        Args:
+            train: as for ``fit``.
+            val: as for ``fit``.
+            verify_steps: optimizer steps of each run; None takes two short epochs and more, or 16 steps.
+            timeout: seconds for one of them.
+            **how: what else ``fit`` takes; without ``epochs`` or ``steps``, the run is as long as the trial. Nothing is
+                written to ``out``; observers without ``state_dict``, which only watch, are left out.
+
+        Raises:
+            ArgumentError: the process cannot be forked.
+            TrueloopError: a run failed, as it would have failed in ``fit``.
+
+        Example:
+            >>> import trueloop as tl
+            >>> trainer = Trainer(nn.Linear(2, 1), nn.MSELoss(), tl.optim.adam(lr=0.1))
+            >>> print(trainer.verify_resume((torch.randn(8, 2), torch.randn(8, 1)), batch_size=2))
+            exact: killed after step 6, in the middle of an epoch, and resumed in a new process, it had at step 12 ...
+        """
+        from trueloop.verify_resume import verify_resume
+
+        return verify_resume(self, train, val, how, verify_steps=verify_steps, timeout=timeout)
 
     # --- 2. the stream ---------------------------------------------------------------------------------------------
 
@@ -265,9 +386,11 @@ class Trainer:
 
         The arguments are those of ``fit``; all is checked and set up before the first event is asked for.
         """
+        found, self._found = self._found, None
         run = self._run(
             train,
             val,
+            found=found,
             epochs=epochs,
             steps=steps,
             batch_size=batch_size,
@@ -282,6 +405,8 @@ class Trainer:
         self._own.wake()
         if seed is not None:
             seed_all(seed)
+        if found is not None:
+            state.go_on(run, self._parts(), found)
         if not self.model.training:
             self.model.train()
         return self._deterministic(run) if self.choices.deterministic else loop.train(run)
@@ -292,7 +417,7 @@ class Trainer:
 
     def plan(self, train: Any, val: Any = None, **how: Any) -> Plan:
         """What ``fit`` with these arguments is going to do: steps, ritual, rates, device; nothing is trained."""
-        for name in ("out", "observers", "progress", "about"):
+        for name in ("out", "observers", "progress", "about", "saving", "save_every_steps", "resume"):
             how.pop(name, None)
         groups = [group for optimizer in self.setup.optimizers.values() for group in optimizer.param_groups]
         before = [dict(group) for group in groups]
@@ -403,7 +528,9 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken in the run that goes on, or went on last."""
+        """Optimizer steps taken in the run that goes on, or went on last; after ``resume``, those of the checkpoint."""
+        if self._found is not None:
+            return self._found.entry.step
         return self._own.step if self._last_run is None else self._last_run.ritual.step
 
     @property
@@ -419,12 +546,14 @@ class Trainer:
     # --- from arguments to a run -----------------------------------------------------------------------------------
 
     _last_run: Run | None = None
-    _recomputed_at = 0
-    """How many weights the average had taken in when BatchNorm's statistics were last made."""
+    _observers: Sequence[object] = ()
+    """Those of the run that goes on: what they remember is saved with it."""
+    _found: Found | None = None
+    """The checkpoint that the next run goes on from."""
 
     @cached_property
     def _own(self) -> OwnLoop:
-        return OwnLoop(self.setup)
+        return OwnLoop(self.setup, self._own_has_begun)
 
     def _feed(self, data: Any, *, shuffle: bool, seed: int | None = None, **how: Any) -> Feed:
         how.setdefault("batch_size", None)
@@ -453,7 +582,10 @@ class Trainer:
         evaluate_every: int | None = 1,
         evaluate_every_steps: int | None = None,
         saves: str | None = None,
+        found: Found | None = None,
     ) -> Run:
+        if found is not None and seed is None:
+            seed = found.state["settings"].get("seed")
         for name, value in (("evaluate_every", evaluate_every), ("evaluate_every_steps", evaluate_every_steps)):
             if value is not None:
                 check_count(name, value, hint="None for none")
@@ -471,7 +603,6 @@ class Trainer:
             return self._feed(in_order(train, BATCH_SIZE), shuffle=False, batch_size=batch_size, **how)
 
         begin_average(setup)
-        self._recomputed_at = 0
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (optimizer,) = setup.optimizers
@@ -481,6 +612,11 @@ class Trainer:
             raise UnknownNameError("metric", watched, ["loss", *setup.metrics])
         if held_out is None and ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
             notes.append("the schedule moves after evaluations, and there is no validation data: it never will")
+        if saves is not None:
+            inexact = state.why_inexact(setup, source)
+            saves += (
+                f"; a resume is exact, {source.resumes}" if inexact is None else f"; a resume is NOT exact: {inexact}"
+            )
         if self.choices.deterministic and seed is None:
             notes.append("deterministic=True without a seed: the same bits twice need seed=… as well")
         plan = make_plan(
@@ -506,9 +642,21 @@ class Trainer:
             evaluate=None if held_out is None else self._evaluation(form, held_out, again),
             evaluate_every=evaluate_every,
             evaluate_every_steps=evaluate_every_steps,
-            onto_device=onto(setup.device),
+            onto_device=onto(setup.device, ahead=not source.state()),
             latch=latch,
             held_out=held_out,
+            settings={
+                "seed": torch.initial_seed() if seed is None else seed,
+                "epochs": epochs,
+                "steps": steps,
+                "batch_size": source.batch_size,
+                "shuffle": source.shuffled,
+                "samples": source.samples,
+                "evaluate_every": evaluate_every,
+                "evaluate_every_steps": evaluate_every_steps,
+                "schedule": schedule_text,
+                **state.fingerprint(setup),
+            },
             at_end=lambda: self._recompute_batchnorm(form, again),
         )
         return self._last_run
@@ -539,9 +687,9 @@ class Trainer:
     def _recompute_batchnorm(self, form: Objective, again: Callable[[], Feed]) -> None:
         """Makes the BatchNorm statistics of averaged weights anew, if the average asks for it and has moved since."""
         averaged, average = self.setup.averaged, self.choices.average
-        if averaged is None or average is None or not average.recompute or averaged.taken == self._recomputed_at:
+        if averaged is None or average is None or not average.recompute or averaged.taken == averaged.recomputed_at:
             return
-        self._recomputed_at = averaged.taken
+        averaged.recomputed_at = averaged.taken
         frozen = {name for name, module in self.model.named_modules() if not module.training}
         with borrowed_rngs(), contextlib.closing(again()) as train:
             batches = onto(self.setup.device)(train.epoch(0))
@@ -554,6 +702,48 @@ class Trainer:
         return (
             averaged if averaged is not None and self.choices.average and self.choices.average.evaluate else self.model
         )
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def _parts(self) -> Parts:
+        """All that holds state in the run that goes on."""
+        return state.parts(self.setup, self._last_run, self._own, self._observers, self.keep)
+
+    def _capture(self) -> dict[str, dict[str, Any]] | None:
+        """The run's state; None where it has not moved since it was read from a checkpoint."""
+        run = self._last_run
+        unmoved = self._found is not None or (run is not None and run.resumed is not None)
+        return None if unmoved else capture(self._parts())
+
+    def _unfit(self) -> str | None:
+        return state.unfit(self.model, self._last_run)
+
+    def _own_has_begun(self, fetches: bool) -> Callable[[], None] | None:
+        """Puts a loop of the user's own where the checkpoint stands; gives the last act.
+
+        Where ``update`` begins it, a forward pass has been made by then, with the weights that ``resume`` put in place:
+        they, and the RNGs, are left alone.
+        """
+        found, self._found = self._found, None
+        if found is None:
+            return None
+        for line in restore(self._parts(), found.trees, weights=fetches):
+            warnings.warn(f"resumed: {line}", stacklevel=2)
+        return (lambda: state.last_act(found)) if fetches else None
+
+    def _find(self, resume: Path | str, out: Path | None) -> None:
+        """Finds what to go on from; for "auto" there may be nothing yet."""
+        if resume != "auto":
+            self.resume(resume)
+        elif out is None:
+            raise ArgumentError("resume='auto' goes on in the run's folder: give out=…")
+        elif has_checkpoints(out):
+            self.resume(out)
+        elif out.exists():
+            start_over(out)
+
+    def _forget_observers(self) -> None:
+        self._observers = ()
 
     def _settings(self) -> dict[str, Any]:
         """What the trainer was given, in words, for ``run.json``."""

@@ -15,7 +15,7 @@ import torch
 
 import trueloop
 from trueloop.errors import TrueloopError
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
 from trueloop.observers import Jsonl
 
 Stepped = Callable[..., StepEnded]
@@ -48,7 +48,8 @@ def test_every_event_is_a_line_with_all_its_fields(
         stepped(2, 0.25, skipped=True),
         evaluated(2, 0.75, accuracy=0.5),
         EpochEnded(0, 2, 0.375, 8, 1.5),
-        Saved(2, Path("runs/x")),
+        Saved(2, Path("runs/x"), "every 2 steps"),
+        SaveFailed(2, "the disk is full"),
         RunEnded(2, 1, "finished", 2.5),
     ]
     written = record(tmp_path / "events.jsonl", events)
@@ -72,8 +73,9 @@ def test_every_event_is_a_line_with_all_its_fields(
         "skipped": True,
     }
     assert written[3]["metrics"] == {"loss": 0.75, "accuracy": 0.5}
-    assert written[5]["path"] == "runs/x"
-    assert written[6]["reason"] == "finished"
+    assert (written[5]["path"], written[5]["why"]) == ("runs/x", "every 2 steps")
+    assert written[6]["reason"] == "the disk is full"
+    assert written[7]["reason"] == "finished"
     assert all(set(line) - {"event", "time"} == set(type(e)._fields) for line, e in zip(written, events, strict=True))
     assert [line["time"] for line in written] == sorted(line["time"] for line in written)
 

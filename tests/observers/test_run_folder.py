@@ -13,7 +13,7 @@ import torch
 
 import trueloop
 from trueloop.errors import RunFolderError
-from trueloop.events import EvalEnded, RunEnded, RunStarted
+from trueloop.events import EvalEnded, RunEnded, RunStarted, Status
 from trueloop.observers import RunRecord, claim, note
 from trueloop.observers.run_folder import describe
 
@@ -97,12 +97,12 @@ def test_a_folder_that_cannot_be_written() -> None:
     ],
 )
 def test_the_end_is_written_down(
-    tmp_path: Path, started: RunStarted, evaluated: Callable[..., EvalEnded], reason: str, status: str
+    tmp_path: Path, started: RunStarted, evaluated: Callable[..., EvalEnded], reason: str, status: Status
 ) -> None:
     record = RunRecord(claim(tmp_path, {"epochs": 2}))
     record(started)
     record(evaluated(3, 0.5, accuracy=math.nan))
-    record(RunEnded(6, 2, reason, 1.23456))
+    record(RunEnded(6, 2, reason, 1.23456, status))
     facts = describe(tmp_path)
     assert (facts["status"], facts["reason"], facts["steps"], facts["epochs"]) == (status, reason, 6, 2)
     assert (facts["seconds"], facts["metrics"]) == (1.235, {"loss": 0.5, "accuracy": None})

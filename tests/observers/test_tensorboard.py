@@ -103,3 +103,15 @@ except MissingExtraError as error:
     environment = os.environ | {"PYTHONPATH": str(Path(trueloop.__file__).parents[1])}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert "pip install 'trueloop[tensorboard]'" in ended.stdout
+
+
+def test_a_run_that_goes_on_replaces_the_steps_that_come_again(
+    tmp_path: Path, started: RunStarted, stepped: Stepped
+) -> None:
+    for first, last in ((0, 6), (4, 8)):  # broken off after step 6, gone on with from step 4
+        board = TensorBoard(tmp_path)  # files are read in the order of their names, which have the time in ns
+        board(started._replace(step=first))
+        for step in range(first + 1, last + 1):
+            board(stepped(step, float(step)))
+        board(RunEnded(last, 0, "finished", 1.0))
+    assert [step for step, _ in read_back(tmp_path)["loss/train"]] == [1, 2, 3, 4, 5, 6, 7, 8]

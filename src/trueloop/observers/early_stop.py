@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.events import EvalEnded, Event, RunStarted, Stop
@@ -64,7 +65,17 @@ class EarlyStop:
                     raise ArgumentError("EarlyStop looks at evaluations, and there is no validation data: give val=…")
                 if event.step == 0:
                     self.best, self.best_step, self.waited = None, 0, 0
+                elif self.waited >= self.patience:  # the run was broken off while this was being replied
+                    return self._stop()
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counting so far."""
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave."""
+        self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
 
     def _judge(self, event: EvalEnded) -> Stop | None:
         if self.metric not in event.metrics:
@@ -74,8 +85,9 @@ class EarlyStop:
             self.best, self.best_step, self.waited = value, event.step, 0
             return None
         self.waited += 1
-        if self.waited < self.patience:
-            return None
+        return None if self.waited < self.patience else self._stop()
+
+    def _stop(self) -> Stop:
         since = "has never been a number" if self.best is None else f"has not improved on {self.best:.6g}"
         step = "" if self.best is None else f" (step {self.best_step})"
         return Stop(f"{self.metric} {since}{step} for {self.waited} evaluation{'s' * (self.waited != 1)}")

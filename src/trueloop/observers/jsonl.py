@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from io import FileIO
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trueloop.errors import TrueloopError
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
 from trueloop.observers.read import SECONDS_PENDING, STEPS_PENDING, read
 
 
@@ -64,6 +66,31 @@ class Jsonl:
                 self.close()
             case _:
                 self._write(_line(event, self._clock()))
+
+    def state_dict(self) -> dict[str, int]:
+        """How long the record is; what is pending is written first."""
+        self._write("")
+        return {"bytes": self.path.stat().st_size if self.path.exists() else 0}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Cuts the record back to where it was: the steps after that come again.
+
+        What is cut off is kept beside it, in ``<name>.abandoned``.
+        """
+        self.close()
+        if not self.path.exists() or self.path.stat().st_size <= state["bytes"]:
+            return
+        try:
+            with self.path.open("r+b") as file, Path(f"{self.path}.abandoned").open("ab") as beside:
+                file.seek(state["bytes"])
+                shutil.copyfileobj(file, beside)
+                beside.flush()
+                os.fsync(beside.fileno())
+                file.truncate(state["bytes"])
+        except OSError as error:
+            raise TrueloopError(
+                f"the run's record cannot be cut back to the checkpoint: {error.strerror or error}", file=self.path
+            ) from error
 
     def close(self) -> None:
         """Write what is pending and close the file; a later event opens it again."""
@@ -132,7 +159,7 @@ def _step_line(event: StepEnded, now: float, loss: float, grad_norm: float | Non
     )
 
 
-def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | RunEnded, now: float) -> str:
+def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | SaveFailed | RunEnded, now: float) -> str:
     fields = event._asdict()
     match event:
         case RunStarted():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, SaveFailed, StepEnded
 from trueloop.observers.screen import Screen, choose_screen
 
 _SECONDS_BETWEEN_DRAWINGS = 0.125  # 8 a second, and an epoch's end may come one early: 10 at most in any second
@@ -42,6 +43,7 @@ class Progress:
         self.console = console
         self._clock = clock
         self._last: StepEnded | None = None
+        self._before: dict[str, EvalEnded | None] = {}
         self._begin(None)
 
     def __call__(self, event: Event) -> None:
@@ -60,6 +62,8 @@ class Progress:
                 self._evaluated(event)
             case EpochEnded():
                 self._epoch_ended(event)
+            case SaveFailed():
+                self._screen.line(f"NOT SAVED at step {event.step:,}: {event.reason}")
             case RunEnded():
                 self._run_ended(event)
 
@@ -76,12 +80,22 @@ class Progress:
         self._first_step = event.step if event else 0
         self._epoch_step = event.epoch * (self._steps_per_epoch or 0) if event else 0
         self._held: EvalEnded | None = None  # until it is known whether an epoch ends here: then they share a line
-        self._latest: EvalEnded | None = None
-        self._best: EvalEnded | None = None
+        resumed = event is not None and event.step > 0
+        self._latest: EvalEnded | None = self._before.get("latest") if resumed else None
+        self._best: EvalEnded | None = self._before.get("best") if resumed else None
         self._evaluating_seconds = 0.0
         self._started = self._clock()
         self._speed: float | None = None
         self._speed_from = (self._started, 0)  # the training clock (seconds without evaluations), samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best and the latest evaluation, for the summary."""
+        known = {"best": self._best, "latest": self._latest}
+        return {name: None if event is None else event._asdict() for name, event in known.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave."""
+        self._before = {name: None if fields is None else EvalEnded(**fields) for name, fields in state.items()}
 
     @property
     def _screen(self) -> Screen:

@@ -73,6 +73,28 @@ def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
     return out
 
 
+def claim_again(out: Path, settings: Mapping[str, object], step: int) -> None:
+    """Goes on in a run's folder: ``status`` is ``running`` again, ``resumed`` lists when, from which step and how."""
+    facts = describe(out)
+    now = {
+        "step": step,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": dict(settings),
+        "versions": _versions(),
+        "command": [sys.executable, *sys.argv],
+        "git": _git(),
+        "threads": _threads(),
+    }
+    note(out, {"status": "running", "resumed": [*facts.get("resumed", []), now]})
+
+
+def start_over(out: Path) -> None:
+    """Clears the way for a run whose folder holds no checkpoint: what it had written is kept as ``abandoned-…``."""
+    for name in (_NAME, "events.jsonl"):
+        if (out / name).exists():
+            (out / name).replace(out / f"abandoned-{name}")
+
+
 def note(out: Path | str, facts: Mapping[str, object]) -> None:
     """Add facts to the ``run.json`` of a claimed folder; a fact of the same name is replaced.
 
@@ -118,9 +140,9 @@ def describe(out: Path | str) -> dict[str, Any]:
 class RunRecord:
     """Completes ``run.json`` when the run ends: status, reason, steps, epochs, seconds, metrics.
 
-    ``status`` is ``finished``, ``stopped`` (by an observer; ``reason`` says why), ``interrupted`` or ``failed``; a run
-    that was killed is still ``running``. ``metrics`` are those of the last evaluation; a figure that is not finite is
-    null, for JSON has no NaN.
+    ``status`` is ``finished``, ``stopped`` (by an observer; ``reason`` says why), ``interrupted``, ``preempted`` or
+    ``failed``; a run that was killed is still ``running``. ``metrics`` are those of the last evaluation; a figure that
+    is not finite is null, for JSON has no NaN.
 
     Args:
         out: a folder that ``claim`` gave.
@@ -128,7 +150,7 @@ class RunRecord:
     Example:
         >>> import tempfile
         >>> out = claim(tempfile.mkdtemp(), {})
-        >>> RunRecord(out)(RunEnded(step=40, epoch=2, reason="interrupted", seconds=1.5))
+        >>> RunRecord(out)(RunEnded(step=40, epoch=2, reason="interrupted", seconds=1.5, status="interrupted"))
         >>> facts = describe(out)
         >>> facts["status"], facts["steps"]
         ('interrupted', 40)
@@ -147,11 +169,17 @@ class RunRecord:
             case RunEnded():
                 self._complete(event)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The last evaluation's metrics."""
+        return {"metrics": None if self._metrics is None else dict(self._metrics)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave."""
+        self._metrics = state["metrics"]
+
     def _complete(self, event: RunEnded) -> None:
-        ends = {"finished": "finished", "interrupted": "interrupted"}
-        status = "failed" if event.reason.startswith("failed: ") else ends.get(event.reason, "stopped")
         metrics = {name: v if math.isfinite(v) else None for name, v in (self._metrics or {}).items()}
-        ended = {"status": status, "reason": event.reason, "steps": event.step, "epochs": event.epoch}
+        ended = {"status": event.status, "reason": event.reason, "steps": event.step, "epochs": event.epoch}
         note(self.out, ended | {"seconds": round(event.seconds, 3), "metrics": metrics})
 
 

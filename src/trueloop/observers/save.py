@@ -27,5 +27,5 @@ class SaveAtEnd:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunEnded() if not event.reason.startswith("failed: "):
+            case RunEnded() if event.status != "failed":
                 self._write(self._file)

@@ -73,6 +73,8 @@ class TensorBoard:
                 self._put([*self._steps(), (event.step, self._clock(), scalars)])
             case RunStarted():
                 self._put([])  # opens the file, for a folder that cannot be written is best said now
+                if event.step and self._records is not None:
+                    self._records.restart(event.step + 1)
             case RunEnded():
                 self.close()
 
@@ -136,6 +138,13 @@ class _Records:
     def write(self, step: int, now: float, scalars: dict[str, float]) -> None:
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         message = self._message(step=step, wall_time=now, summary=self._summary(value=values))
+        self._writer.write(message.SerializeToString())
+
+    def restart(self, step: int) -> None:
+        """Has readers drop what other files of the folder say of this step and later ones: they come again."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        message = self._message(step=step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
         self._writer.write(message.SerializeToString())
 
     def flush(self) -> None:

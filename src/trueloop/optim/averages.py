@@ -39,6 +39,7 @@ class Averaged(AveragedModel):
         super().__init__(model, use_buffers=True)
         self.share = share
         self.taken = 0
+        self.recomputed_at = 0  # how many weights were taken in when BatchNorm's statistics were last made
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -53,6 +54,14 @@ class Averaged(AveragedModel):
             own.copy_(other)
         self.n_averaged += 1
         self.taken += 1
+
+    def get_extra_state(self) -> dict[str, int]:
+        """What torch's own average does not have."""
+        return {"recomputed_at": self.recomputed_at}
+
+    def set_extra_state(self, state: Mapping[str, int]) -> None:
+        """As ``get_extra_state`` gave it."""
+        self.recomputed_at = state["recomputed_at"]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; the count is read here, once."""

@@ -1,0 +1,75 @@
+"""A checkpoint, found and read: the newest whole one of a run, with what was passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trueloop.checkpoint import store
+from trueloop.checkpoint.encode import unpack
+from trueloop.checkpoint.resume import FILES
+from trueloop.errors import CheckpointError
+
+FOLDER = "checkpoints"
+"""In the run's folder."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run is gone on from."""
+
+    entry: store.Entry
+    run: Path
+    """The run's folder."""
+    trees: Mapping[str, Mapping[str, Any]]
+    passed: list[str]
+    """Damaged checkpoints that were newer, a sentence each."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """All but weights and optimizers."""
+        return self.trees["state"]
+
+
+def find(folder: Path | str, step: int | None = None) -> Found:
+    """The newest whole checkpoint.
+
+    Args:
+        folder: of the run; or a checkpoint's own, which is then the one that is taken.
+        step: the one that was saved after so many optimizer steps.
+
+    Raises:
+        CheckpointError: there is none, or none that is whole.
+    """
+    folder = Path(folder)
+    passed: list[str] = []
+    path = folder
+    if folder.parent.name != FOLDER or step is not None:
+        path, passed = store.newest(folder if folder.name == FOLDER else folder / FOLDER, step)
+    stored = store.read(path)
+    tensors = {name: stored.tensors.get(file, {}) for name, file in FILES.items()}
+    if stored.tree.keys() != FILES.keys():
+        raise CheckpointError(f"expected a checkpoint with {', '.join(FILES)}, got {', '.join(stored.tree)}", file=path)
+    trees = {name: unpack(stored.tree[name], tensors[name]) for name in FILES}
+    return Found(stored.entry, path.parent.parent, trees, passed)
+
+
+def has_checkpoints(run: Path) -> bool:
+    """Whether a run's folder holds any, damaged ones included."""
+    return bool(store.entries(run / FOLDER))
+
+
+def leave_behind(found: Found) -> list[str]:
+    """Sets aside what is newer than the checkpoint that a run goes on from: its steps will come again.
+
+    Returns:
+        What was set aside, a line each.
+    """
+    lines = []
+    for entry in store.entries(found.run / FOLDER):
+        if (entry.step, entry.number) > (found.entry.step, found.entry.number):
+            word = "damaged" if store.damage(entry.path) else "abandoned"
+            lines.append(f"{entry.path.name} is kept as {store.set_aside(entry.path, word).name}")
+    return lines

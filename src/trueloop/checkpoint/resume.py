@@ -1,0 +1,297 @@
+"""What a run is: all that must be saved for a resume that changes nothing, and how it is put back.
+
+``capture`` reads the parts of a run into three trees of plain values and tensors (``model``, ``optimizer``, ``state``:
+a file each), ``restore`` puts them back in the one right order: model, optimizers, averages, counters, loader. The RNGs
+come last, before the first batch is fetched: ``loop.train`` calls ``Run.resumed`` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from trueloop.checkpoint.rngs import state_of_rngs
+from trueloop.checkpoint.weights import fitting
+from trueloop.errors import ArgumentError, CheckpointError
+
+FILES = {"model": "model.safetensors", "optimizer": "optimizer.safetensors", "state": "state.safetensors"}
+"""The trees of ``capture``, and the files that their tensors go to."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Whatever can be saved: torch's convention."""
+
+    def state_dict(self) -> Any:
+        """All of its state: numbers, strings, tensors, arrays; lists, tuples and dicts of them."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Goes on from what ``state_dict`` gave."""
+
+
+class Positioned(Protocol):
+    """A feed, as far as a resume is concerned."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: Mapping[str, Any], /) -> None: ...
+
+
+@dataclass
+class Parts:
+    """All that holds state in a run."""
+
+    model: nn.Module
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    given: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The settings of each optimizer's groups as the user gave them, before any schedule moved them."""
+    rituals: Mapping[str, Stateful]
+    place: Stateful
+    loss: nn.Module | None = None
+    averaged: nn.Module | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    feed: Positioned | None = None
+    observers: Sequence[object] = ()
+    keep: Mapping[str, Stateful] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the run was asked for, in plain values: compared when it is gone on with."""
+
+
+def capture(parts: Parts) -> dict[str, dict[str, Any]]:
+    """The state of a run, not copied: trees by the names of ``FILES``."""
+    return {
+        "model": dict(parts.model.state_dict()),
+        "optimizer": {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()},
+        "state": {
+            "kinds": {name: type(optimizer).__name__ for name, optimizer in parts.optimizers.items()},
+            "given": {name: [dict(group) for group in groups] for name, groups in parts.given.items()},
+            "rituals": {name: _without_functions(ritual.state_dict()) for name, ritual in parts.rituals.items()},
+            "place": parts.place.state_dict(),
+            "buffers": dict(_passing_buffers(parts.model)),
+            "loss": None if parts.loss is None else dict(parts.loss.state_dict()),
+            "averaged": None if parts.averaged is None else dict(parts.averaged.state_dict()),
+            "metrics": {name: _state_of_metric(metric) for name, metric in parts.metrics.items()},
+            "feed": None if parts.feed is None else parts.feed.state(),
+            "observers": {name: observer.state_dict() for name, observer in _stateful(parts.observers)},
+            "keep": {name: kept.state_dict() for name, kept in parts.keep.items()},
+            "settings": dict(parts.settings),
+            "rngs": state_of_rngs(),
+        },
+    }
+
+
+def restore(parts: Parts, trees: Mapping[str, Mapping[str, Any]], *, weights: bool = True) -> list[str]:
+    """Puts a captured state back into parts that were set up anew; the RNGs are left to the caller.
+
+    Args:
+        parts: the run's.
+        trees: as ``capture`` gave them.
+        weights: whether to put back the model as well, or to leave it as it is.
+
+    Returns:
+        What differs between the run that was saved and the one that goes on, a line each.
+
+    Raises:
+        DataError: the model is of another architecture, with a table of the names that differ.
+        CheckpointError: an optimizer is another one, or the state of something kept has nobody to go to. In each case
+            nothing was changed.
+    """
+    check(parts.model, parts.optimizers, parts.keep, trees)
+    state = trees["state"]
+    if weights:
+        restore_model(parts.model, trees)
+    lines = differences(state["settings"], parts.settings)
+    for name, optimizer in parts.optimizers.items():
+        _load_optimizer(optimizer, trees["optimizer"][name])
+        lines += _settings_given_now(name, optimizer, state["given"][name], parts.given[name])
+    for name, ritual in parts.rituals.items():
+        ritual.load_state_dict(state["rituals"][name])
+    if parts.loss is not None and state["loss"]:
+        parts.loss.load_state_dict(state["loss"])
+    if parts.averaged is not None and state["averaged"] is not None:
+        parts.averaged.load_state_dict(state["averaged"])
+    for name, metric in parts.metrics.items():
+        if name in state["metrics"]:
+            _load_metric(metric, state["metrics"][name])
+    parts.place.load_state_dict(state["place"])
+    if parts.feed is not None and state["feed"] is not None:
+        parts.feed.load_state(state["feed"])
+    saved = dict(state["observers"])
+    for name, observer in _stateful(parts.observers):
+        if name in saved:
+            observer.load_state_dict(saved.pop(name))
+        else:
+            lines.append(f"observer {name} was not there when the checkpoint was saved: it begins anew")
+    lines += [f"observer {name} is not there any more: its state is left aside" for name in saved]
+    for name, kept in parts.keep.items():
+        if name in state["keep"]:
+            kept.load_state_dict(state["keep"][name])
+        else:
+            lines.append(f"keep[{name!r}] was not there when the checkpoint was saved: it begins anew")
+    return lines
+
+
+def check(
+    model: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    keep: Mapping[str, object],
+    trees: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raises, before anything is changed, where a checkpoint is of another model or optimizer, or has more.
+
+    Raises:
+        DataError: the model is of another architecture, with a table of the names that differ.
+        CheckpointError: an optimizer is another one, or the state of something kept has nobody to go to.
+    """
+    fitting(model, trees["model"])
+    for name, optimizer in optimizers.items():
+        _check_optimizer(name, optimizer, trees["optimizer"], trees["state"]["kinds"])
+    for name in trees["state"]["keep"].keys() - keep.keys():
+        raise CheckpointError(
+            f"the checkpoint holds the state of keep[{name!r}], and nothing of that name is kept now; "
+            f"before resuming: trainer.keep[{name!r}] = …"
+        )
+
+
+def restore_model(model: nn.Module, trees: Mapping[str, Mapping[str, Any]]) -> None:
+    """Weights and buffers, also those that ``state_dict`` leaves out."""
+    tensors, _ = fitting(model, trees["model"])
+    others = {name: value for name, value in trees["model"].items() if not isinstance(value, Tensor)}
+    model.load_state_dict({**others, **tensors}, strict=False)  # fitting has seen to it that all is there
+    buffers = dict(_passing_buffers(model))
+    with torch.no_grad():
+        for name, saved in trees["state"]["buffers"].items():
+            if name in buffers and buffers[name].shape == saved.shape:
+                buffers[name].copy_(saved)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of a checkpoint and those of the run that goes on from it, a line each.
+
+    Example:
+        >>> differences({"batch_size": 32, "lr": 0.1}, {"batch_size": 64, "lr": 0.1})
+        ['batch_size was 32, is 64']
+    """
+    return [
+        f"{name} was {then.get(name)}, is {now.get(name)}"
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+
+
+def check_kept(keep: Mapping[str, object]) -> None:
+    """Raises for an object that cannot be saved, before the run begins."""
+    for name, kept in keep.items():
+        if not isinstance(kept, Stateful):
+            raise ArgumentError(
+                f"trainer.keep[{name!r}] must have state_dict() and load_state_dict(state), got "
+                f"{type(kept).__name__}; give it both, or keep an object that has them"
+            )
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def _passing_buffers(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Buffers that ``state_dict`` leaves out (``persistent=False``)."""
+    kept = model.state_dict(keep_vars=True).keys()
+    return ((name, buffer) for name, buffer in model.named_buffers() if name not in kept)
+
+
+def _stateful(observers: Sequence[object]) -> list[tuple[str, Stateful]]:
+    """Observers that hold state, by their kind and how many of that kind came before."""
+    found: dict[str, Stateful] = {}
+    for observer in observers:
+        if isinstance(observer, Stateful) and not isinstance(observer, type):
+            kind = type(observer).__name__
+            number = sum(name.partition("-")[0] == kind for name in found)
+            found[f"{kind}-{number + 1}" if number else kind] = observer
+    return list(found.items())
+
+
+def _state_of_metric(metric: Metric) -> dict[str, Any]:
+    """The states of a torchmetric and of those inside it; ``state_dict`` has them only where they are persistent."""
+    return {
+        name: {"states": dict(one.metric_state), "updates": one._update_count}
+        for name, one in metric.named_modules()
+        if isinstance(one, Metric)
+    }
+
+
+def _load_metric(metric: Metric, saved: Mapping[str, Any]) -> None:
+    for name, one in metric.named_modules():
+        if isinstance(one, Metric) and name in saved:
+            for key, value in saved[name]["states"].items():
+                if key in one._defaults:
+                    setattr(one, key, _on(value, one.device))
+            one._update_count, one._computed = saved[name]["updates"], None
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    return [part.to(device) for part in value] if isinstance(value, list) else value.to(device)
+
+
+def _check_optimizer(
+    name: str, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], kinds: Mapping[str, str]
+) -> None:
+    called = f"optimizer {name!r}" if name else "the optimizer"
+    if name not in saved:
+        raise CheckpointError(f"the checkpoint holds no state of {called}; it has: {', '.join(map(repr, saved))}")
+    kind = type(optimizer).__name__
+    if kinds[name] != kind:
+        raise CheckpointError(
+            f"{called} is {kind}, and the checkpoint holds the state of {kinds[name]}; resume with {kinds[name]}, or "
+            "take the weights alone: checkpoint.weights.load_weights"
+        )
+    then = [len(group["params"]) for group in saved[name]["param_groups"]]
+    now = [len(group["params"]) for group in optimizer.param_groups]
+    if then != now:
+        raise CheckpointError(
+            f"{called} has parameter groups of {now} tensors, and that of the checkpoint had {then}: parameters were "
+            "frozen, thawed or grouped otherwise; resume with the same groups"
+        )
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """As torch does it, and then the dtypes as they were: torch casts fp32 state of bf16 weights down to bf16."""
+    optimizer.load_state_dict(dict(saved))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    for index, parameter in zip(indices, parameters, strict=True):
+        loaded = optimizer.state.get(parameter, {})
+        for key, value in saved["state"].get(index, {}).items():
+            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
+
+
+def _settings_given_now(
+    name: str, optimizer: torch.optim.Optimizer, then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What the user has changed since goes before what was saved, and is said."""
+    called = f"optimizer {name!r}: " if name else ""
+    lines = []
+    for number, (group, before, given) in enumerate(zip(optimizer.param_groups, then, now, strict=True)):
+        for key, value in given.items():
+            if key in before and before[key] != value:
+                group[key] = value
+                where = f" of group {number}" if len(now) > 1 else ""
+                lines.append(f"{called}{key}{where} was {before[key]}, is {value}: the new one is used")
+    return lines
+
+
+def _without_functions(tree: Any) -> Any:
+    """A scheduler's state may hold functions (a warm-up's shape), which its constructor makes again."""
+    if isinstance(tree, dict):
+        return {key: _without_functions(value) for key, value in tree.items() if not _is_function(value)}
+    if isinstance(tree, list):
+        return [_without_functions(value) for value in tree]
+    return tree
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, (Tensor, type))

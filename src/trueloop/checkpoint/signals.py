@@ -1,0 +1,64 @@
+"""Signals that ask a run to end: heard at once, obeyed at the end of the step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+ASKING = ("SIGTERM", "SIGUSR1")
+"""What schedulers send before they take a machine away."""
+
+
+class Asked:
+    """What was asked for so far: the name of a signal, or None.
+
+    Example:
+        >>> asked = Asked()
+        >>> with listening(asked): signal.raise_signal(signal.SIGTERM)
+        >>> asked.signal
+        'SIGTERM'
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+
+@contextlib.contextmanager
+def listening(asked: Asked) -> Iterator[None]:
+    """Inside, SIGTERM, SIGUSR1 and Ctrl-C are noted in ``asked`` and end nothing; a second Ctrl-C ends at once.
+
+    A signal that the user handles is left to the user; so are all of them in another thread than the main one, where
+    Python cannot listen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    process = os.getpid()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a loader's worker, which a terminal's Ctrl-C reaches too: the step needs it
+            return
+        name = signal.Signals(number).name
+        if name == "SIGINT":
+            if asked.signal == "SIGINT":
+                raise KeyboardInterrupt
+            with contextlib.suppress(OSError):  # not print(), which the signal may have interrupted
+                os.write(2, b"\nending after this step; Ctrl-C again ends at once, without saving\n")
+        asked.signal = name
+
+    before = {}
+    for name in (*ASKING, "SIGINT"):
+        number = getattr(signal, name, None)  # Windows has no SIGUSR1
+        usual = (signal.default_int_handler, signal.SIG_DFL) if name == "SIGINT" else (signal.SIG_DFL,)
+        if number is not None and signal.getsignal(number) in usual:
+            before[number] = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

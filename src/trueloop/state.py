@@ -1,0 +1,141 @@
+"""What holds state in a trainer's run, and how such a run goes on from a checkpoint.
+
+``checkpoint/resume.py`` captures and restores ``Parts``; here is which parts a trainer has, and what is said when they
+are not what they were.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from trueloop.checkpoint.found import Found, has_checkpoints, leave_behind
+from trueloop.checkpoint.resume import Parts, Stateful, restore
+from trueloop.checkpoint.rngs import set_rngs_to
+from trueloop.checkpoint.saving import Saving
+from trueloop.data.feed import Feed
+from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
+from trueloop.loop import Run
+from trueloop.observers.run_folder import claim, claim_again
+from trueloop.own_loop import OwnLoop
+from trueloop.planning import in_words
+from trueloop.setup import Setup
+
+
+def parts(
+    setup: Setup, run: Run | None, own: OwnLoop, observers: Sequence[object], keep: Mapping[str, Stateful]
+) -> Parts:
+    """All that holds state: in ``run``, or in the loop of the user's own where there is none."""
+    return Parts(
+        model=setup.choices.model,
+        optimizers=setup.optimizers,
+        given=setup.given,
+        rituals=own.rituals if run is None else dict.fromkeys(setup.optimizers, run.ritual),
+        place=own if run is None else run.place,
+        loss=setup.loss,
+        averaged=setup.averaged,
+        metrics={name: metric for name, metric in setup.metrics.items() if isinstance(metric, Metric)},
+        feed=own.feed if run is None else run.feed,
+        observers=observers,
+        keep=keep,
+        settings=fingerprint(setup) if run is None else run.settings,
+    )
+
+
+def fingerprint(setup: Setup) -> dict[str, Any]:
+    """What the bits depend on beside data and seed, in plain values; a resume says what of it has changed."""
+    choices = setup.choices
+    return {
+        "model": type(choices.model).__name__,
+        "loss": in_words(choices.loss),
+        "clip_norm": choices.settings.clip_norm,
+        "clip_value": choices.settings.clip_value,
+        "penalty": in_words(choices.settings.penalty),
+        "accumulate": choices.accumulate,
+        "precision": choices.precision,
+        "memory_format": choices.memory_format,
+        "compile": choices.compile,
+        "average": None if choices.average is None else repr(choices.average),
+        "deterministic": choices.deterministic,
+        "device": setup.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def go_on(run: Run, parts: Parts, found: Found) -> None:
+    """Puts a run that was set up anew where the checkpoint stands; its plan says so, and what differs."""
+    lines = restore(parts, found.trees)
+    if found.entry.exact is not None:
+        lines.append(f"the checkpoint is not exact: {found.entry.exact}")
+    then, size = found.state["settings"].get("batch_size"), run.feed.batch_size
+    if run.place.batch and then and size and then != size:
+        run.place.batch = run.place.batch * then // size
+        lines.append(f"the epoch goes on at its sample {run.place.batch * size:,}")
+    resumed = f"goes on after step {run.ritual.step:,}, from {found.entry.path}"
+    run.plan = replace(run.plan, notes=(resumed, *found.passed, *lines, *run.plan.notes))
+    run.resumed = lambda: last_act(found)
+
+
+def last_act(found: Found) -> None:
+    """The RNGs, once all else is in place and the loader stands where it stood."""
+    for line in set_rngs_to(found.state["rngs"]):
+        warnings.warn(f"resumed without {line}", stacklevel=2)
+
+
+def unfit(model: nn.Module, run: Run | None) -> str | None:
+    """Why the state is not fit to be saved when an exception leaves a step; None if it is."""
+    if run is not None and run.ritual.stepping:
+        return "the optimizer was in the middle of its step"
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.is_floating_point()):
+        return "the weights hold NaN or Inf"
+    return None
+
+
+def why_inexact(setup: Setup, feed: Feed) -> str | None:
+    """Why a resume cannot be promised to give the same bits; None if it can."""
+    if feed.inexact is not None or setup.device.type == "cpu" or setup.choices.deterministic:
+        return feed.inexact
+    return "kernels of this device may differ in their last bits from run to run; deterministic=True"
+
+
+def chosen(
+    saving: Saving | None, every_steps: int | None, out: Path | None, val: Any, metrics: Iterable[str]
+) -> Saving:
+    """What was asked for of checkpoints, in one; it is looked at before the run begins."""
+    if out is None and (saving is not None or every_steps is not None):
+        raise ArgumentError("checkpoints are made in the run's folder: give out=…")
+    if saving is not None and every_steps is not None:
+        raise ArgumentError(f"give save_every_steps={every_steps} or saving=Saving(every_steps=…), not both")
+    saving = saving or Saving(every_steps=every_steps)
+    if saving.best is not None:
+        if val is None:
+            raise ArgumentError(f"Saving(best={saving.best!r}) looks at evaluations, and there is no validation data")
+        known = ["loss", *metrics]
+        if saving.best.partition("/")[0] not in known:
+            raise UnknownNameError("metric", saving.best, known)
+    return saving
+
+
+def take_folder(out: Path, found: Found | None, settings: Mapping[str, Any]) -> None:
+    """Makes the run's folder, or goes on in it."""
+    if found is None or not out.exists() or not found.run.samefile(out):
+        if has_checkpoints(out):
+            raise RunFolderError(
+                "the folder holds checkpoints of another run; choose another folder for this one, or go on from them: "
+                "resume='auto'",
+                file=out,
+            )
+        claim(out, settings)
+        return
+    leave_behind(found)
+    claim_again(out, settings, found.entry.step)
