@@ -25,10 +25,16 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the project, so that this folder's files shadow nothing
 
 from benchmarks import environment, machine, table  # noqa: E402
-from benchmarks.cases import accuracy, cnn, overhead, regression, startup  # noqa: E402
+from benchmarks.cases import accuracy, cnn, overhead, regression, saving, startup  # noqa: E402
 from benchmarks.rounds import How, Pool, Rounds, say  # noqa: E402
 
-CASES: dict[str, ModuleType] = {"regression": regression, "cnn": cnn, "overhead": overhead, "startup": startup}
+CASES: dict[str, ModuleType] = {
+    "regression": regression,
+    "cnn": cnn,
+    "overhead": overhead,
+    "startup": startup,
+    "saving": saving,
+}
 RESULTS = machine.ROOT / "benchmarks" / "RESULTS.md"
 THREADS = (1, 2)
 

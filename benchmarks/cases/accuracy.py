@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from benchmarks.rounds import Failed, How, Pool, say
 from benchmarks.table import table, verdict
 
-TITLE = "5. Accuracy after equal epochs"
+TITLE = "6. Accuracy after equal epochs"
 GOAL_POINTS = 0.3
 
 BY_HAND, BF16 = "by hand, fp32", "trueloop, bf16, channels_last"
