@@ -21,7 +21,7 @@ FRONT_DOOR = ""
 
 STEP = {"errors", "events", "objective", "finite", "schedules", "optim", "data"}
 LOOP = STEP | {"step", "evaluate", "plan", "preflight"}
-SETUP = LOOP | {"cadence", "checks", "precision", "memory"}
+SETUP = LOOP | {"cadence", "checks", "precision", "memory", "checkpoint"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # these import nothing of ours
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observers": {"errors", "events"},
     "result": {"errors", "events"},
     "report": {"errors"},
-    "checkpoint": {"errors", "events", "data"},
+    "checkpoint": {"errors", "events", "data", "step"},
     "testing": {"errors", "events", "plan", "checkpoint"},
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},

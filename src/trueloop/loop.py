@@ -82,6 +82,8 @@ class Run:
     """What is left to do when the last step was taken (BatchNorm's statistics of averaged weights)."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What it was asked for, in plain values; a resume compares them."""
+    generators: Mapping[str, Any] = field(default_factory=dict)
+    """Of random numbers, kept by the user's own objects: model, loss, validation data."""
     resumed: Callable[[], None] | None = None
     """Puts the RNGs where they were, once the loader stands where it stood; None for a run from its beginning."""
     place: Place = field(default_factory=Place, init=False)
@@ -109,6 +111,7 @@ def train(run: Run) -> Events:
     except GeneratorExit:  # whoever iterates has left; nobody would hear
         raise
     except BaseException as error:
+        run.ritual.discard()  # a window that was begun is fetched again by a resume
         yield RunEnded(run.ritual.step, run.place.epoch, *_ended_by(error, time.monotonic() - started))
         raise
     finally:
@@ -273,7 +276,11 @@ def _end(events: Events, observers: Sequence[Observer], error: BaseException) ->
     try:
         event = events.throw(error)
         while True:
-            _tell_all(event, observers)
+            try:
+                _tell_all(event, observers)
+            except Exception as second:  # one that is broken must not keep the end of the run from the others
+                if second is not error:
+                    error.add_note(f"while the run was being closed: {type(second).__name__}: {second}")
             event = next(events)
     except BaseException as second:
         if second is not error and not isinstance(second, StopIteration):

@@ -445,10 +445,11 @@ class Mean:
             "is_sum": self._is_sum,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what ``state_dict`` gave."""
-        self._losses, self._counts = list(state["losses"]), list(state["counts"])
-        self._total, self._weight = state["total"], state["weight"]
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | None = None) -> None:
+        """Goes on from what ``state_dict`` gave, on the device where the losses are."""
+        self._losses = [loss.to(device) for loss in state["losses"]]
+        self._counts = [_on(count, device) for count in state["counts"]]
+        self._total, self._weight = _on(state["total"], device), _on(state["weight"], device)
         self.samples, self._is_sum = state["samples"], state["is_sum"]
 
     def _fold(self) -> None:
@@ -470,3 +471,7 @@ class Mean:
         self._weight = self._weight + counts.sum()
         self._losses.clear()
         self._counts.clear()
+
+
+def _on(value: Any, device: torch.device | None) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 
 from trueloop import schedules
 from trueloop.cadence import cadence, mismatch
+from trueloop.checkpoint.modes import Modes, modes_of
 from trueloop.checks import check_count
 from trueloop.data.device import choose_device
 from trueloop.data.feed import Feed
@@ -74,6 +75,8 @@ class Setup:
     base_rates: dict[str, list[float]]
     given: dict[str, list[dict[str, Any]]]
     """The settings of each optimizer's groups as the user gave them."""
+    modes: Modes
+    """Which weights and modules the user had frozen and put in eval mode."""
     metrics: dict[str, MetricLike]
     used: tuple[str, ...]
     """What the optimizers bring along from another trainer's schedule, in words."""
@@ -128,6 +131,7 @@ def set_up(choices: Choices) -> Setup:
             ]
             for name, made in optimizers.items()
         },
+        modes=modes_of(model),
         metrics=dict(choices.metrics),
         used=tuple(
             f"the optimizer's rate is {float(group['lr']):g} now; a schedule begins with {float(group['initial_lr']):g}"

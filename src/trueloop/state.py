@@ -17,11 +17,13 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from trueloop.checkpoint.found import Found, has_checkpoints, leave_behind
+from trueloop.checkpoint import store
+from trueloop.checkpoint.found import FOLDER, Found, has_checkpoints, leave_behind
 from trueloop.checkpoint.resume import Parts, Stateful, restore
 from trueloop.checkpoint.rngs import set_rngs_to
 from trueloop.checkpoint.saving import Saving
 from trueloop.data.feed import Feed
+from trueloop.data.generators import found, put
 from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
 from trueloop.loop import Run
 from trueloop.observers.run_folder import claim, claim_again
@@ -38,16 +40,25 @@ def parts(
         model=setup.choices.model,
         optimizers=setup.optimizers,
         given=setup.given,
+        modes=setup.modes,
         rituals=own.rituals if run is None else dict.fromkeys(setup.optimizers, run.ritual),
         place=own if run is None else run.place,
         loss=setup.loss,
         averaged=setup.averaged,
         metrics={name: metric for name, metric in setup.metrics.items() if isinstance(metric, Metric)},
         feed=own.feed if run is None else run.feed,
+        generators=generators_of(setup) if run is None else run.generators,
         observers=observers,
         keep=keep,
         settings=fingerprint(setup) if run is None else run.settings,
     )
+
+
+def generators_of(setup: Setup, held_out: object = None) -> dict[str, Any]:
+    """Generators of random numbers that the user's own objects keep: those of the training data are its feed's."""
+    choices = setup.choices
+    roots = {"model": choices.model, "loss": choices.loss, "penalty": choices.settings.penalty, "val": held_out}
+    return {where: one for name, root in roots.items() if root is not None for where, one in found(root, name).items()}
 
 
 def fingerprint(setup: Setup) -> dict[str, Any]:
@@ -72,23 +83,26 @@ def fingerprint(setup: Setup) -> dict[str, Any]:
     }
 
 
-def go_on(run: Run, parts: Parts, found: Found) -> None:
+def go_on(run: Run, parts: Parts, at: Found) -> None:
     """Puts a run that was set up anew where the checkpoint stands; its plan says so, and what differs."""
-    lines = restore(parts, found.trees)
-    if found.entry.exact is not None:
-        lines.append(f"the checkpoint is not exact: {found.entry.exact}")
-    then, size = found.state["settings"].get("batch_size"), run.feed.batch_size
+    lines = restore(parts, at.trees)
+    if at.entry.exact is not None:
+        lines.append(f"the checkpoint is not exact: {at.entry.exact}")
+    then, size = at.state["settings"].get("batch_size"), run.feed.batch_size
     if run.place.batch and then and size and then != size:
         run.place.batch = run.place.batch * then // size
         lines.append(f"the epoch goes on at its sample {run.place.batch * size:,}")
-    resumed = f"goes on after step {run.ritual.step:,}, from {found.entry.path}"
-    run.plan = replace(run.plan, notes=(resumed, *found.passed, *lines, *run.plan.notes))
-    run.resumed = lambda: last_act(found)
+    if run.place.stop is not None:
+        lines.append(f"it was stopped: {run.place.stop}; to go on beyond that, resume from an earlier step")
+    resumed = f"goes on after step {run.ritual.step:,}, from {at.entry.path}"
+    run.plan = replace(run.plan, notes=(resumed, *at.passed, *lines, *run.plan.notes))
+    run.resumed = lambda: last_act(at, run.generators)
 
 
-def last_act(found: Found) -> None:
+def last_act(at: Found, generators: Mapping[str, Any]) -> None:
     """The RNGs, once all else is in place and the loader stands where it stood."""
-    for line in set_rngs_to(found.state["rngs"]):
+    missing = put(generators, at.state["generators"])
+    for line in [*set_rngs_to(at.state["rngs"]), *(f"the generator {name}, which is not there" for name in missing)]:
         warnings.warn(f"resumed without {line}", stacklevel=2)
 
 
@@ -126,16 +140,18 @@ def chosen(
     return saving
 
 
-def take_folder(out: Path, found: Found | None, settings: Mapping[str, Any]) -> None:
+def take_folder(out: Path, at: Found | None, settings: Mapping[str, Any]) -> None:
     """Makes the run's folder, or goes on in it."""
-    if found is None or not out.exists() or not found.run.samefile(out):
-        if has_checkpoints(out):
+    if at is None or not out.exists() or not at.run.samefile(out):
+        if out.is_dir() and has_checkpoints(out) and not (out / "run.json").exists():
             raise RunFolderError(
                 "the folder holds checkpoints of another run; choose another folder for this one, or go on from them: "
-                "resume='auto'",
+                "fit(…, resume='auto')",
                 file=out,
             )
         claim(out, settings)
+        if at is not None:  # what this run begins with
+            store.copy(at.entry.path, out / FOLDER)
         return
-    leave_behind(found)
-    claim_again(out, settings, found.entry.step)
+    leave_behind(at)
+    claim_again(out, settings, at.entry.step)

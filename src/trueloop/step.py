@@ -255,15 +255,18 @@ class Ritual:
             self.scheduler.scheduler.load_state_dict(state["scheduler"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.mean.load_state_dict(state["mean"])
+        device = self.parameters[0].device
+        self.mean.load_state_dict(state["mean"], device)
         if self.step:
             self.optimizer._opt_called = True  # type: ignore[attr-defined]  # else torch warns of a scheduler that moves first
         window = state["window"]
         self._in_window = 0 if window is None else window["microbatches"]
         if window is not None:
-            self._samples, self._loss, self._counted = window["samples"], window["loss"], window["counted"]
+            self._samples, self._loss, self._counted = window["samples"], window["loss"].to(device), window["counted"]
+            if isinstance(self._counted, Tensor):
+                self._counted = self._counted.to(device)
             for parameter, gradient in zip(self.parameters, window["gradients"], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+                parameter.grad = None if gradient is None else laid_out_as(parameter, gradient).to(parameter.device)
 
     # --- cadences that are not a step's ----------------------------------------------------------------------------
 
@@ -371,6 +374,19 @@ class Ritual:
             averaged, due = self.average
             if due(self.step):
                 averaged.update_parameters(self.model)
+
+
+def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A tensor of a parameter's shape in the layout of that parameter; any other tensor as it is.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        >>> laid_out_as(images, torch.ones(2, 3, 4, 4)).stride() == images.stride()
+        True
+    """
+    if value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def shares(counts: Sequence[Count]) -> list[Ratio]:

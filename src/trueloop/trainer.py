@@ -24,7 +24,7 @@ from trueloop.checkpoint.lock import lock
 from trueloop.checkpoint.resume import Parts, capture, check, check_kept, restore, restore_model
 from trueloop.checkpoint.rngs import set_rngs_to
 from trueloop.checkpoint.saving import Saver, Saving, fresh_copies, saved, snapshot_of
-from trueloop.checkpoint.signals import Asked, listening
+from trueloop.checkpoint.signals import Asked, listening, until_asked
 from trueloop.checks import check_count, check_positive
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
@@ -241,7 +241,8 @@ class Trainer:
         if out is not None:
             save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
-            saver = Saver(out, saving, self._capture, unfit=self._unfit, asked=asked)
+            names = [name for name, _ in self.model.named_parameters()]
+            saver = Saver(out, saving, self._capture, unfit=self._unfit, asked=asked, weights=names)
         watchers += observers
         how: dict[str, Any] = {
             "epochs": epochs,
@@ -271,6 +272,7 @@ class Trainer:
                     until_the_end.enter_context(lock(out))
                 store.sweep(out / FOLDER)
                 until_the_end.enter_context(listening(asked))
+                self._asked = asked
                 events = saved(events, saver)
             watch(events, watchers)
         return collect.result(out)
@@ -304,7 +306,7 @@ class Trainer:
         for passed in found.passed:
             warnings.warn(passed, stacklevel=2)
         _ = self.setup
-        check(self.model, self.setup.optimizers, self.keep, found.trees)
+        check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
         restore_model(self.model, found.trees)
         begin_average(self.setup)
         if self.setup.averaged is not None and found.state["averaged"] is not None:
@@ -386,7 +388,7 @@ class Trainer:
 
         The arguments are those of ``fit``; all is checked and set up before the first event is asked for.
         """
-        found, self._found = self._found, None
+        found = self._found
         run = self._run(
             train,
             val,
@@ -402,6 +404,7 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             saves=saves,
         )
+        self._found = None  # not before: a mistyped argument must not lose it
         self._own.wake()
         if seed is not None:
             seed_all(seed)
@@ -548,6 +551,8 @@ class Trainer:
     _last_run: Run | None = None
     _observers: Sequence[object] = ()
     """Those of the run that goes on: what they remember is saved with it."""
+    _asked: Asked | None = None
+    """What signals ask of the run that goes on."""
     _found: Found | None = None
     """The checkpoint that the next run goes on from."""
 
@@ -645,6 +650,7 @@ class Trainer:
             onto_device=onto(setup.device, ahead=not source.state()),
             latch=latch,
             held_out=held_out,
+            generators=state.generators_of(setup, val),
             settings={
                 "seed": torch.initial_seed() if seed is None else seed,
                 "epochs": epochs,
@@ -678,6 +684,8 @@ class Trainer:
                 self._recompute_batchnorm(form, again)
             try:
                 batches = to_device(held_out.epoch(0))
+                if self._asked is not None:
+                    batches = until_asked(batches, self._asked)
                 return evaluate(self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch)
             finally:
                 held_out.close()  # its workers, if it was left in the middle
@@ -712,8 +720,11 @@ class Trainer:
     def _capture(self) -> dict[str, dict[str, Any]] | None:
         """The run's state; None where it has not moved since it was read from a checkpoint."""
         run = self._last_run
-        unmoved = self._found is not None or (run is not None and run.resumed is not None)
-        return None if unmoved else capture(self._parts())
+        if self._found is not None or (run is not None and run.resumed is not None):
+            return None
+        if run is not None and run.latch is not None:
+            run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
+        return capture(self._parts())
 
     def _unfit(self) -> str | None:
         return state.unfit(self.model, self._last_run)
@@ -729,7 +740,7 @@ class Trainer:
             return None
         for line in restore(self._parts(), found.trees, weights=fetches):
             warnings.warn(f"resumed: {line}", stacklevel=2)
-        return (lambda: state.last_act(found)) if fetches else None
+        return (lambda: state.last_act(found, state.generators_of(self.setup))) if fetches else None
 
     def _find(self, resume: Path | str, out: Path | None) -> None:
         """Finds what to go on from; for "auto" there may be nothing yet."""
@@ -743,7 +754,7 @@ class Trainer:
             start_over(out)
 
     def _forget_observers(self) -> None:
-        self._observers = ()
+        self._observers, self._asked = (), None
 
     def _settings(self) -> dict[str, Any]:
         """What the trainer was given, in words, for ``run.json``."""

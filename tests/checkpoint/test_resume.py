@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from torchmetrics.classification import MulticlassAccuracy
 
 import trueloop as tl
-from trueloop.events import Event, Saved, SaveFailed
+from trueloop.events import Event, Saved, SaveFailed, Stop
 from trueloop.loop import Observer
 from trueloop.observers.early_stop import EarlyStop
 from trueloop.result import Result
@@ -251,6 +251,11 @@ def with_noise() -> tl.Trainer:
     return trainer
 
 
+def enough(event: Event) -> Stop | None:
+    """Replies once, and remembers nothing."""
+    return Stop("enough") if isinstance(event, tl.EvalEnded) and event.step == 8 else None
+
+
 ema, swa = tl.optim.ema, tl.optim.swa
 RITUALS: dict[str, Case] = {
     "accumulate 3": Case(made(accumulate=3)),
@@ -272,6 +277,7 @@ RITUALS: dict[str, Case] = {
         val=None,
         how={"batch_size": 1, "epochs": 2},
     ),
+    "fp16 that finds its scale": Case(made(tl.optim.sgd(lr=0.01), precision="fp16"), val=None),  # skips 1, 2 and 4
     "bf16": Case(made(tl.optim.adamw(lr=0.02), precision="bf16")),
     "deterministic": Case(made(deterministic=True)),
     "loss with weights": Case(with_loss(Uncertain)),
@@ -318,6 +324,11 @@ WHEN: dict[str, Case] = {
         how={"epochs": 9},
         observers=lambda: [EarlyStop(patience=2)],
         not_at=17,  # where its Stop is lost with the event; it is replied again, but the epoch's end is not told
+    ),
+    "Stop at an epoch's end": Case(
+        made(),
+        observers=lambda: [enough],
+        not_at=11,  # where it is replied
     ),
     "no validation": Case(made(), val=None),
     "steps": Case(made(), how={"epochs": None, "steps": 7}),

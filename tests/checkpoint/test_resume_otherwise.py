@@ -197,6 +197,14 @@ def test_a_new_rate_is_used_and_multiplied_by_the_schedule(folder: Path) -> None
     assert record.of(StepEnded)[0].lr == pytest.approx(0.2 * 0.5**5)
 
 
+def test_new_settings_of_the_optimizer_are_used(folder: Path) -> None:
+    out = broken(folder / "run")
+    record, again = Recorder(), made(optimizer=tl.optim.sgd(lr=0.2, momentum=0.5))
+    fit(again, out, record, resume="auto")
+    assert {event.lr for event in record.of(StepEnded)} == {0.2}
+    assert again.setup.optimizers[""].param_groups[0]["momentum"] == 0.5
+
+
 def test_a_rate_that_a_schedule_moved_is_no_change(folder: Path) -> None:
     schedule = partial(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=12)
     out = broken(folder / "run", trainer=made(schedule=schedule))
@@ -396,7 +404,7 @@ def test_a_run_may_be_gone_on_with_elsewhere_and_stays_as_it_was(folder: Path) -
     result = fit(trainer, folder / "second", resume=first)
     assert same_bits(trainer.model, whole.model)
     assert files(first) == before
-    assert {name[:13] for name in names(folder / "second")} == {step_name(step) for step in range(6, 13)}
+    assert {name[:13] for name in names(folder / "second")} == {step_name(step) for step in range(5, 13)}
     assert [(*event[:3],) for event in result.history] == [(*event[:3],) for event in expected.history]
 
 

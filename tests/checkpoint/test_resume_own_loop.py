@@ -106,7 +106,7 @@ def test_saved_anywhere_it_goes_on_with_the_same_bits(
         for _ in by_epochs(trainer, samples(), how):
             pass
         got = everything(trainer)
-        left_out = ("averaged", "optimizer ", "step") if moment == "at the end" else ()  # no run begins any more
+        left_out = ("optimizer ",) if moment == "at the end" else ()  # no run begins any more
         assert [key for key in got if got[key] != expected[key] and key not in left_out] == [], moment
 
 
@@ -116,7 +116,7 @@ def test_a_window_that_was_open_is_closed_where_it_was(folder: Path) -> None:
     began = trainer.batches(data, batch_size=2, seed=1)
     x, y = next(began)
     assert trainer.update(nn.functional.mse_loss(trainer.model(x), y)) is None
-    gradient = trainer.model[0].weight.grad.clone()  # type: ignore[index, union-attr]
+    gradient = trainer.model[0].weight.grad.clone()  # type: ignore[index]
     trainer.save(folder)
     fresh = elsewhere(made(accumulate=3)())
     fresh.resume(folder)
@@ -193,7 +193,8 @@ def test_without_epochs(folder: Path, everything: Everything) -> None:
         for _ in by_steps(trainer, data, 10):
             pass
         got = everything(trainer)
-        assert [key for key in got if got[key] != expected[key]] == [], step
+        left_out = ("optimizer ",) if step == 10 else ()  # no run begins any more
+        assert [key for key in got if got[key] != expected[key] and key not in left_out] == [], step
 
 
 def test_updates_without_batches(folder: Path, everything: Everything) -> None:

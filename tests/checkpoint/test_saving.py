@@ -60,7 +60,6 @@ KEEP_ALL: dict[str, Any] = {"keep_last": 99, "every_minutes": None}
         (Saving(every_steps=5, **KEEP_ALL), [0, 5, 10, 12], "every 5 steps"),
         (Saving(every_epochs=2, **KEEP_ALL), [0, 8, 12], "every 2 epochs"),
         (Saving(every_steps=1, **KEEP_ALL), [*range(13)], "every 1 steps"),
-        (Saving(keep_last=99, every_minutes=1e-9), [*range(13)], "every 1e-09 minutes"),
         (Saving(keep_last=99, every_minutes=1e9), [0, 12], None),
         (Saving(**KEEP_ALL), [0, 12], None),
         (Saving(every_steps=5, every_epochs=1, **KEEP_ALL), [0, 4, 5, 8, 10, 12], "every 1 epochs"),
@@ -87,6 +86,20 @@ def test_save_every_steps_says_the_same_in_short(folder: Path) -> None:
     assert steps(folder / "run") == [10, 12]
 
 
+OFTEN = Saving(keep_last=999, every_minutes=1e-9)
+"""As often as the disk can: the minutes begin when the checkpoint before is written."""
+
+
+def whys(out: Path) -> set[str]:
+    return {entry.why for entry in entries(out)} - {"the beginning", "the end"}
+
+
+def test_every_so_many_minutes(folder: Path) -> None:
+    fit(folder / "run", saving=OFTEN, epochs=40)
+    assert whys(folder / "run") == {"every 1e-09 minutes"}
+    assert steps(folder / "run")[-1] == 160
+
+
 def test_a_clock_that_jumps_back_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]
 
@@ -95,9 +108,10 @@ def test_a_clock_that_jumps_back_changes_nothing(folder: Path, monkeypatch: pyte
         return now[0]
 
     monkeypatch.setattr(time, "time", backwards)
-    fit(folder / "often", saving=Saving(keep_last=99, every_minutes=1e-9))
+    fit(folder / "often", saving=OFTEN, epochs=40)
     fit(folder / "seldom", saving=Saving(keep_last=99, every_minutes=1e9))
-    assert (steps(folder / "often"), steps(folder / "seldom")) == ([*range(13)], [0, 12])
+    assert whys(folder / "often") == {"every 1e-09 minutes"}
+    assert steps(folder / "seldom") == [0, 12]
 
 
 def test_the_last_checkpoint_is_the_state_that_the_run_ended_with(folder: Path) -> None:
@@ -212,6 +226,7 @@ def test_the_best_so_far_is_remembered_over_a_resume(folder: Path) -> None:
     trainer.fit(
         (x, x), (x, x), epochs=5, batch_size=2, out=folder / "run", saving=saving, progress=False, resume="auto"
     )
+    assert [line["why"] for line in told(folder / "run", "Saved") if line["step"] > 3] == ["the end"]
     assert [(entry.step, entry.why) for entry in entries(folder / "run")] == [(2, "best score"), (5, "the end")]
 
 
@@ -275,7 +290,7 @@ def test_the_best_goes_only_when_its_successor_is_whole(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
     events = list(saved(script(0.1, 0.2, 0.3), made(tmp_path / "run", FailingDisk(1, dead=True))))
     failed = [event for event in events if isinstance(event, SaveFailed)]
-    assert [event.step for event in failed] == [1, 2, 3]
+    assert [event.step for event in failed] == [1, 2, 3, 3], "the last step is tried again at the end"
     assert all("No space left on device" in event.reason for event in failed)
     assert isinstance(events[-1], RunEnded)
     assert events[-1].status == "finished"
@@ -442,6 +457,32 @@ def test_weights_that_hold_nan_are_not_saved(folder: Path) -> None:
         fit(folder / "run", record, loss=loss, save_every_steps=2)
     assert steps(folder / "run")[-1] == 4
     assert record.of(SaveFailed)[0].reason.endswith("the weights hold NaN or Inf")  # type: ignore[type-var]
+
+
+class Spare(nn.Linear):
+    """Has a weight that its output does not depend on, so that nobody notices what becomes of it."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 1)
+        self.spare = nn.Parameter(torch.zeros(2))
+
+
+def test_a_checkpoint_with_nan_pushes_out_none_that_is_good(folder: Path) -> None:
+    def breaks(event: Event) -> None:
+        if isinstance(event, StepEnded) and event.step == 5:
+            with torch.no_grad():
+                model.spare.fill_(math.nan)
+
+    model, record = Spare(), Recorder()
+    trainer = tl.Trainer(model, nn.MSELoss(), tl.optim.sgd(lr=0.05))
+    trainer.fit(
+        regression(16), epochs=3, batch_size=4, out=folder / "run", save_every_steps=2, observers=[record, breaks],
+        progress=False,
+    )  # fmt: skip
+    assert steps(folder / "run") == [2, 4]
+    failed = [event.reason for event in record.events if isinstance(event, SaveFailed)]
+    assert failed
+    assert all("the weights hold NaN or Inf (spare)" in reason for reason in failed)
 
 
 def test_a_loss_that_is_nan_leaves_the_weights_before_it(folder: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 import trueloop as tl
 from trueloop.checkpoint import store
@@ -53,7 +54,7 @@ class Sends(Dataset[tuple[Tensor, Tensor]]):
             self.left -= 1
             if self.left == -1:
                 self.send()
-        return self.x[index], self.y[index]
+        return self.x[index] + 0.1 * torch.randn(3), self.y[index]
 
 
 def run(out: Path, where: str, send: Send, **how: Any) -> tl.Trainer:
@@ -74,7 +75,7 @@ def run(out: Path, where: str, send: Send, **how: Any) -> tl.Trainer:
     model.register_forward_pre_hook(passing)
     trainer = tl.Trainer(model, nn.MSELoss(), tl.optim.adam(lr=0.02), average=tl.optim.ema(0.8))
     train = Sends(12, 5 if where == "data" else None, send)
-    val = Sends(6, 2 if where == "evaluation" else None, send)
+    val = DataLoader(Sends(6, 2 if where == "evaluation" else None, send), batch_size=2)  # draws from the global RNGs
     trainer.fit(
         train, val, epochs=3, batch_size=4, seed=3, shuffle=False, out=out, progress=False, observers=[sees], **how
     )
@@ -103,6 +104,9 @@ def test_it_ends_after_the_step_saved_and_goes_on_to_the_same_bits(
     newest = store.entries(out / "checkpoints")[-1]
     assert (newest.step, newest.why, newest.exact) == (PLACES[where], number.name, None)
     assert (out / "model.safetensors").is_file()
+    if where == "evaluation":  # a scheduler gives seconds: what it breaks off is made again after the resume
+        evaluated = (out / "events.jsonl").read_text().count('"EvalEnded"')
+        assert evaluated == (2 if number == signal.SIGINT else 1)
     resumed = run(out, "nowhere", lambda: None, resume="auto")
     assert same_bits(resumed.model, whole.model)
     assert resumed.averaged is not None
@@ -226,3 +230,33 @@ def test_a_signal_to_the_whole_group_ends_no_worker_before_the_step(
     assert capfd.readouterr().err.count("ending after this step") == (number == signal.SIGINT)
     assert store.entries(folder / "run" / "checkpoints")[-1].step == PLACES[where]
     assert same_bits(run(folder / "run", "nowhere", lambda: None, resume="auto", workers=2).model, whole.model)
+
+
+class SendsFromAWorker(Dataset[tuple[Tensor, Tensor]]):
+    """The worker that is at work when it first comes to a sample tells the whole group, itself included."""
+
+    def __init__(self, number: signal.Signals, sent: Path) -> None:
+        self.x, self.y = regression(12)
+        self.number, self.sent, self.main = number, sent, os.getpid()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == 9 and not self.sent.exists():
+            self.sent.touch()
+            os.kill(self.main, self.number)
+            os.kill(os.getpid(), self.number)
+        return self.x[index], self.y[index]
+
+
+@pytest.mark.parametrize("number", ASKING, ids=lambda number: signal.Signals(number).name)
+def test_a_worker_that_is_told_as_well_still_gives_the_batch_that_the_step_needs(
+    number: signal.Signals, folder: Path
+) -> None:
+    trainer = tl.Trainer(mlp(), nn.MSELoss(), tl.optim.sgd(lr=0.1), accumulate=3)
+    data = SendsFromAWorker(number, folder / "sent")
+    with pytest.raises((Preempted, KeyboardInterrupt)):
+        trainer.fit(data, epochs=2, batch_size=4, shuffle=False, workers=2, out=folder / "run", progress=False, seed=1)
+    newest = store.entries(folder / "run" / "checkpoints")[-1]
+    assert (newest.step, newest.exact) == (1, None)

@@ -22,18 +22,20 @@ class Copies:
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
+        self._devices: set[torch.device] = set()
 
     @torch.no_grad()
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """The copy: contiguous, on the CPU, of the same dtype and shape."""
+        """The copy: contiguous, on the CPU, of the same dtype and shape. On its way, from an accelerator: ``wait``."""
         kept = self._kept.get(name)
         if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
             kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             self._kept[name] = kept
+        if tensor.is_cuda:
+            self._devices.add(tensor.device)
         return kept.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
 
-
-def wait_for_copies() -> None:
-    """Until every copy from an accelerator has arrived."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
+    def wait(self) -> None:
+        """Until every copy has arrived."""
+        for device in self._devices:
+            torch.cuda.synchronize(device)

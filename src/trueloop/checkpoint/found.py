@@ -9,6 +9,7 @@ from typing import Any
 
 from trueloop.checkpoint import store
 from trueloop.checkpoint.encode import unpack
+from trueloop.checkpoint.layout import parse_folder_name
 from trueloop.checkpoint.resume import FILES
 from trueloop.errors import CheckpointError
 
@@ -43,17 +44,23 @@ def find(folder: Path | str, step: int | None = None) -> Found:
     Raises:
         CheckpointError: there is none, or none that is whole.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     passed: list[str] = []
     path = folder
-    if folder.parent.name != FOLDER or step is not None:
-        path, passed = store.newest(folder if folder.name == FOLDER else folder / FOLDER, step)
+    if step is not None or not is_checkpoint(folder):
+        of_checkpoints = folder.name == FOLDER and not (folder / FOLDER).is_dir()
+        path, passed = store.newest(folder if of_checkpoints else folder / FOLDER, step)
     stored = store.read(path)
     tensors = {name: stored.tensors.get(file, {}) for name, file in FILES.items()}
     if stored.tree.keys() != FILES.keys():
         raise CheckpointError(f"expected a checkpoint with {', '.join(FILES)}, got {', '.join(stored.tree)}", file=path)
     trees = {name: unpack(stored.tree[name], tensors[name]) for name in FILES}
     return Found(stored.entry, path.parent.parent, trees, passed)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint's own, by its place and name (a run's may be called ``checkpoints/mine``)."""
+    return folder.parent.name == FOLDER and parse_folder_name(folder.name) is not None
 
 
 def has_checkpoints(run: Path) -> bool:

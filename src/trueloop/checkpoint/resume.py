@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from trueloop.checkpoint.modes import Modes, captured, put_back
 from trueloop.checkpoint.rngs import state_of_rngs
 from trueloop.checkpoint.weights import fitting
+from trueloop.data.generators import states
 from trueloop.errors import ArgumentError, CheckpointError
+from trueloop.step import laid_out_as
 
 FILES = {"model": "model.safetensors", "optimizer": "optimizer.safetensors", "state": "state.safetensors"}
 """The trees of ``capture``, and the files that their tensors go to."""
@@ -50,12 +53,16 @@ class Parts:
     optimizers: Mapping[str, torch.optim.Optimizer]
     given: Mapping[str, Sequence[Mapping[str, Any]]]
     """The settings of each optimizer's groups as the user gave them, before any schedule moved them."""
+    modes: Modes
+    """What was frozen, and what was in eval mode, when the user gave the model."""
     rituals: Mapping[str, Stateful]
     place: Stateful
     loss: nn.Module | None = None
     averaged: nn.Module | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     feed: Positioned | None = None
+    generators: Mapping[str, Any] = field(default_factory=dict)
+    """Of random numbers, kept by the user's own objects."""
     observers: Sequence[object] = ()
     keep: Mapping[str, Stateful] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +80,7 @@ def capture(parts: Parts) -> dict[str, dict[str, Any]]:
             "rituals": {name: _without_functions(ritual.state_dict()) for name, ritual in parts.rituals.items()},
             "place": parts.place.state_dict(),
             "buffers": dict(_passing_buffers(parts.model)),
+            "modes": captured(parts.model, parts.modes),
             "loss": None if parts.loss is None else dict(parts.loss.state_dict()),
             "averaged": None if parts.averaged is None else dict(parts.averaged.state_dict()),
             "metrics": {name: _state_of_metric(metric) for name, metric in parts.metrics.items()},
@@ -80,6 +88,7 @@ def capture(parts: Parts) -> dict[str, dict[str, Any]]:
             "observers": {name: observer.state_dict() for name, observer in _stateful(parts.observers)},
             "keep": {name: kept.state_dict() for name, kept in parts.keep.items()},
             "settings": dict(parts.settings),
+            "generators": states(parts.generators),
             "rngs": state_of_rngs(),
         },
     }
@@ -101,14 +110,20 @@ def restore(parts: Parts, trees: Mapping[str, Mapping[str, Any]], *, weights: bo
         CheckpointError: an optimizer is another one, or the state of something kept has nobody to go to. In each case
             nothing was changed.
     """
-    check(parts.model, parts.optimizers, parts.keep, trees)
+    check(parts.model, parts.loss, parts.optimizers, parts.keep, trees)
     state = trees["state"]
     if weights:
         restore_model(parts.model, trees)
     lines = differences(state["settings"], parts.settings)
+    if any(ritual.get("scheduler") for ritual in state["rituals"].values()):
+        old = ": the old one is used, as torch's scheduler keeps its settings"
+        lines = [line + old if line.startswith("schedule was ") else line for line in lines]
+    lines += put_back(parts.model, state["modes"])
     for name, optimizer in parts.optimizers.items():
         _load_optimizer(optimizer, trees["optimizer"][name])
-        lines += _settings_given_now(name, optimizer, state["given"][name], parts.given[name])
+        lines += _settings_given_now(
+            name, optimizer, state["given"][name], parts.given[name], state["rituals"].get(name, {}).get("scheduler")
+        )
     for name, ritual in parts.rituals.items():
         ritual.load_state_dict(state["rituals"][name])
     if parts.loss is not None and state["loss"]:
@@ -138,6 +153,7 @@ def restore(parts: Parts, trees: Mapping[str, Mapping[str, Any]], *, weights: bo
 
 def check(
     model: nn.Module,
+    loss: nn.Module | None,
     optimizers: Mapping[str, torch.optim.Optimizer],
     keep: Mapping[str, object],
     trees: Mapping[str, Mapping[str, Any]],
@@ -149,6 +165,8 @@ def check(
         CheckpointError: an optimizer is another one, or the state of something kept has nobody to go to.
     """
     fitting(model, trees["model"])
+    if loss is not None and trees["state"]["loss"]:
+        fitting(loss, trees["state"]["loss"])
     for name, optimizer in optimizers.items():
         _check_optimizer(name, optimizer, trees["optimizer"], trees["state"]["kinds"])
     for name in trees["state"]["keep"].keys() - keep.keys():
@@ -164,10 +182,13 @@ def restore_model(model: nn.Module, trees: Mapping[str, Mapping[str, Any]]) -> N
     others = {name: value for name, value in trees["model"].items() if not isinstance(value, Tensor)}
     model.load_state_dict({**others, **tensors}, strict=False)  # fitting has seen to it that all is there
     buffers = dict(_passing_buffers(model))
-    with torch.no_grad():
-        for name, saved in trees["state"]["buffers"].items():
-            if name in buffers and buffers[name].shape == saved.shape:
+    for name, saved in trees["state"]["buffers"].items():
+        if name in buffers and buffers[name].shape == saved.shape:
+            with torch.no_grad():
                 buffers[name].copy_(saved)
+        elif name in buffers:  # one that grows in the run
+            owner, _, own = name.rpartition(".")
+            model.get_submodule(owner)._buffers[own] = saved.to(buffers[name].device)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -258,29 +279,44 @@ def _check_optimizer(
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """As torch does it, and then the dtypes as they were: torch casts fp32 state of bf16 weights down to bf16."""
+    """As torch does it, and then dtypes and layouts as they were.
+
+    torch casts fp32 state of bf16 weights down to bf16; and a checkpoint holds contiguous tensors, while fused kernels
+    walk through weights and state as they lie in memory: state of channels_last weights must lie as they do.
+    """
     optimizer.load_state_dict(dict(saved))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     for index, parameter in zip(indices, parameters, strict=True):
         loaded = optimizer.state.get(parameter, {})
         for key, value in saved["state"].get(index, {}).items():
-            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
-                loaded[key] = value.to(loaded[key].device)
+            if isinstance(value, Tensor):
+                loaded[key] = laid_out_as(parameter, value).to(loaded[key].device)
 
 
 def _settings_given_now(
-    name: str, optimizer: torch.optim.Optimizer, then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+    name: str,
+    optimizer: torch.optim.Optimizer,
+    then: Sequence[Mapping[str, Any]],
+    now: Sequence[Mapping[str, Any]],
+    scheduler: object,
 ) -> list[str]:
-    """What the user has changed since goes before what was saved, and is said."""
+    """What the user has changed since goes before what was saved, and is said.
+
+    Not the rate where a torch scheduler moves it: how far it has come is known to nobody but the scheduler.
+    """
     called = f"optimizer {name!r}: " if name else ""
     lines = []
-    for number, (group, before, given) in enumerate(zip(optimizer.param_groups, then, now, strict=True)):
+    for number, (group, before, given) in enumerate(zip(optimizer.param_groups, then, now, strict=False)):
         for key, value in given.items():
             if key in before and before[key] != value:
-                group[key] = value
                 where = f" of group {number}" if len(now) > 1 else ""
-                lines.append(f"{called}{key}{where} was {before[key]}, is {value}: the new one is used")
+                changed = f"{called}{key}{where} was {before[key]}, is {value}"
+                if key == "lr" and scheduler is not None:
+                    lines.append(f"{changed}: the old one is used, which torch's scheduler goes on from")
+                else:
+                    group[key] = value
+                    lines.append(f"{changed}: the new one is used")
     return lines
 
 

@@ -10,28 +10,31 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from trueloop.checkpoint import store
-from trueloop.checkpoint.copies import Copies, wait_for_copies
+from trueloop.checkpoint.copies import Copies
 from trueloop.checkpoint.disk import Disk
 from trueloop.checkpoint.encode import pack
 from trueloop.checkpoint.found import FOLDER
 from trueloop.checkpoint.resume import FILES
 from trueloop.checkpoint.signals import Asked
-from trueloop.errors import ArgumentError, CheckpointError, Preempted, TrueloopError
+from trueloop.errors import ArgumentError, CheckpointError, Preempted
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded, Stop
 
 Events = Generator[Event, Stop | None, None]
 Capture = Callable[[], Mapping[str, Mapping[str, Any]] | None]
 
 AS_AN_EXCEPTION_LEFT = (
-    "it was saved as an exception left a step: random numbers and BatchNorm's statistics may have moved since the step "
-    "before"
+    "it was saved as an exception left a step: random numbers, BatchNorm's statistics and the epoch's mean loss may "
+    "have moved since the step before"
 )
 
 
@@ -113,6 +116,8 @@ class Saver:
         unfit: why the state is not fit to be saved when an exception leaves a step (the optimizer was in the middle of
             its own); None if it is.
         asked: what signals have asked for.
+        weights: the names of the model's weights: a checkpoint in which one of them is not finite any more is not
+            written, so that it pushes out none that is good.
         disk: where to write.
     """
 
@@ -124,8 +129,11 @@ class Saver:
         *,
         unfit: Callable[[], str | None] = lambda: None,
         asked: Asked | None = None,
+        weights: Collection[str] = (),
         disk: Disk | None = None,
     ) -> None:
+        self._weights = frozenset(weights)
+        self._never_finite: frozenset[str] | None = None  # a mask of -inf, say: as it was at first
         self.folder = out / FOLDER
         self.saving, self.asked = saving, asked or Asked()
         self._capture, self._unfit = capture, unfit
@@ -135,29 +143,35 @@ class Saver:
         self._writing: tuple[int, str, Future[Path]] | None = None
         self._next_time = math.inf
         self._current = False  # whether the newest copy is of this very moment
+        self._copied = -1  # the step of the newest copy
         self._evaluated: EvalEnded | None = None
         self._best: float | None = None
         self._epoch = 0
         self._step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self._best}
+        """The best value so far, and the last evaluation."""
+        best = (
+            None if self._best is None else {"metric": self.saving.best, "mode": self.saving.mode, "value": self._best}
+        )
+        return {"best": best, "evaluated": None if self._evaluated is None else self._evaluated._asdict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what ``state_dict`` gave."""
-        self._best = state["best"]
+        best = state["best"]
+        if best is not None and (best["metric"], best["mode"]) == (self.saving.best, self.saving.mode):
+            self._best = best["value"]
+        self._evaluated = None if state["evaluated"] is None else EvalEnded(**state["evaluated"])
 
-    def after(self, event: Event, stop: Stop | None) -> list[Event]:
+    def after(self, event: Event, stop: Stop | None) -> Sequence[Event]:
         """What is to be told after ``event``, which every observer has seen by now, one of them replying ``stop``."""
         writing = self._writing
-        told = self._told() if writing is not None and writing[2].done() else []
+        told: Sequence[Event] = self._told() if writing is not None and writing[2].done() else ()
         why = self.saw(event)
-        if stop is not None:
-            return told  # the run ends here, and is saved then
-        if self.asked.signal is not None:
-            why = self.asked.signal
-        return told if why is None else [*told, *self._save(why)]
+        why = self.asked.signal or why
+        if why is None or stop is not None:  # with a stop the run ends here, and is saved then
+            return told
+        return [*told, *self._save(why)]
 
     def end(self, event: RunEnded, *, at_an_event: bool) -> list[Event]:
         """The last checkpoint, and what has become of it: it is awaited.
@@ -167,23 +181,27 @@ class Saver:
             at_an_event: what ended the run came while an event was out: the run stands whole.
         """
         told = self._told()
-        if self._current or (event.status == "interrupted" and not at_an_event):
-            pass
-        elif event.status != "failed" or at_an_event:
-            told += self._save("the end" if event.status == "finished" else event.reason)
+        in_a_step = event.status in ("failed", "interrupted") and not at_an_event
+        if self._current or (in_a_step and (event.status == "interrupted" or self._copied == self._step)):
+            pass  # the newest checkpoint is as good, or better: of the same step, and exact
+        elif not in_a_step:
+            told += self._save("the end" if event.status == "finished" else self.asked.signal or event.reason)
         elif (unfit := self._unfit()) is not None:
             told.append(SaveFailed(self._step, f"not saved when the exception left: {unfit}"))
         else:
             told += self._save(event.reason, exact=AS_AN_EXCEPTION_LEFT)
-        told += self._told()
+        return [*told, *self._told()]
+
+    def close(self) -> None:
+        """Waits for the thread: nothing is written any more when this returns."""
         self._pool.shutdown()
-        return told
 
     def _save(self, why: str, *, exact: str | None = None) -> list[Event]:
         """Copies the run's state and has it written; waits for the one before, and gives what has become of that."""
         told = self._told()
         captured = self._capture()
-        self._current = True
+        self._current, self._copied = True, self._step
+        self._wait_minutes()
         if captured is None:
             return told
         evaluated = self._evaluated
@@ -214,6 +232,7 @@ class Saver:
                 self._step, self._epoch = event.step, event.epoch
                 self._wait_minutes()
                 self._current = bool(store.entries(self.folder))  # the run goes on from the newest of them
+                self._copied = self._step if self._current else -1
                 return None if self._current else "the beginning"
         return None
 
@@ -238,14 +257,18 @@ class Saver:
             return []
         step, why, writing = self._writing
         self._writing = None
-        self._wait_minutes()
         try:
             return [Saved(step, writing.result(), why)]
         except CheckpointError as error:
-            return [SaveFailed(step, str(error))]
+            failure = str(error)
+        except Exception as error:  # whatever it is, it came from a thread, and must not end the run from there
+            failure = f"{type(error).__name__}: {error}"
+        self._current, self._copied = False, -1
+        return [SaveFailed(step, failure)]
 
     def _write(self, snapshot: store.Snapshot) -> Path:
         """In the thread: the checkpoint, and then what is not to be kept any more."""
+        self._check_finite(snapshot.tensors.get(FILES["model"], {}))
         path = store.write(self.folder, snapshot, self._disk)
         saving = self.saving
         with contextlib.suppress(OSError, CheckpointError):  # it is tried again after the next one
@@ -259,6 +282,26 @@ class Saver:
                 disk=self._disk,
             )
         return path
+
+    def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
+        found = _not_finite(weights, self._weights)
+        if self._never_finite is None:
+            self._never_finite = found
+        if broken := found - self._never_finite:
+            few = ", ".join(sorted(broken)[:3]) + (" …" if len(broken) > 3 else "")
+            raise CheckpointError(f"the weights hold NaN or Inf ({few}): those that were saved before stay as they are")
+
+
+def _not_finite(weights: Mapping[str, Tensor], names: Collection[str]) -> frozenset[str]:
+    return frozenset(
+        name
+        for name in names
+        if name in weights and weights[name].is_floating_point() and not _is_finite(weights[name])
+    )
+
+
+def _is_finite(weight: Tensor) -> bool:
+    return bool(torch.isfinite(weight.float() if weight.itemsize == 1 else weight).all())  # torch knows no float8 here
 
 
 def fresh_copies() -> dict[str, Copies]:
@@ -279,7 +322,8 @@ def snapshot_of(
     trees, tensors = {}, {}
     for name, tree in captured.items():
         trees[name], tensors[FILES[name]] = pack(tree, copies[name])
-    wait_for_copies()
+    for one in copies.values():
+        one.wait()
     kept = {file: those for file, those in tensors.items() if those}
     return store.Snapshot(step, epoch, why, dict(metrics or {}), exact, trees, kept)
 
@@ -291,6 +335,13 @@ def saved(events: Events, saver: Saver) -> Events:
         events: a run's, as ``loop.train`` gives them.
         saver: makes the checkpoints.
     """
+    try:
+        yield from _saved(events, saver)
+    finally:
+        saver.close()
+
+
+def _saved(events: Events, saver: Saver) -> Events:
     told: deque[Event] = deque()
     stop: Stop | None = None
     error: BaseException | None = None  # to be thrown into the run, which stands whole
@@ -309,8 +360,9 @@ def saved(events: Events, saver: Saver) -> Events:
                 error, ended = None, True
                 try:
                     told.extend(saver.end(event, at_an_event=at_an_event))
-                except TrueloopError as raised:
-                    told.append(SaveFailed(event.step, str(raised)))
+                except BaseException as raised:
+                    told.append(SaveFailed(event.step, f"{type(raised).__name__}: {raised}"))
+                    error = raised
                 told.append(event)
                 continue
         try:
@@ -324,20 +376,19 @@ def saved(events: Events, saver: Saver) -> Events:
                 saver.saw(event)
             continue
         stop = stop or reply
-        if ended:
-            continue
-        if not own:
-            try:
-                told.extend(saver.after(event, stop))
-                error = _ending(saver.asked.signal)
-            except TrueloopError as raised:  # a state that cannot be saved at all
-                error = raised
-        if isinstance(event, SaveFailed) and saver.saving.on_failure == "stop":
+        if isinstance(event, SaveFailed) and saver.saving.on_failure == "stop" and error is None:
             error = CheckpointError(event.reason)
+        if own or ended:
+            continue
+        try:
+            if facts := saver.after(event, stop):
+                told.extend(facts)
+            if saver.asked.signal is not None:
+                error = _ending(saver.asked.signal)
+        except BaseException as raised:  # a state_dict that raises, a second Ctrl-C
+            error = raised
 
 
-def _ending(signal: str | None) -> BaseException | None:
+def _ending(signal: str) -> BaseException:
     """What a signal does to a run that has just been saved."""
-    if signal is None:
-        return None
     return KeyboardInterrupt() if signal == "SIGINT" else Preempted(f"preempted by {signal}")

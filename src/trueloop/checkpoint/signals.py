@@ -8,6 +8,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
+
+from trueloop.checkpoint.rngs import set_rngs_to, state_of_rngs
+from trueloop.errors import Preempted
 
 ASKING = ("SIGTERM", "SIGUSR1")
 """What schedulers send before they take a machine away."""
@@ -62,3 +66,19 @@ def listening(asked: Asked) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_asked(batches: Iterator[Any], asked: Asked) -> Iterator[Any]:
+    """An evaluation's batches; one that is asked for by a scheduler meanwhile is broken off, and made again later.
+
+    A scheduler gives seconds, and an evaluation may take minutes. The random numbers are as they were before it.
+
+    Raises:
+        Preempted: the run is asked to end.
+    """
+    rngs = state_of_rngs()
+    for batch in batches:
+        if asked.signal in ASKING:
+            set_rngs_to(rngs)
+            raise Preempted(f"preempted by {asked.signal}")
+        yield batch

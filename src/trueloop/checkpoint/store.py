@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,6 +135,35 @@ def write(folder: Path, snapshot: Snapshot, disk: Disk = DISK) -> Path:
         >>> read(path).tree, read(path).tensors["model.safetensors"]["weight"]
         ({'seed': 7}, tensor([1., 1.]))
     """
+    with _ONE_AT_A_TIME:
+        return _write(folder, snapshot, disk)
+
+
+def copy(path: Path, folder: Path, disk: Disk = DISK) -> Path:
+    """A checkpoint, again, in another run's folder: byte by byte, with the care of ``write``.
+
+    Args:
+        path: of the checkpoint, which was verified.
+        folder: the other ``RUN/checkpoints``, in which there is none of this name.
+        disk: what does the writing.
+    """
+    aside = folder / f"{layout.WRITING}{path.name}-{os.getpid()}"
+    with _ONE_AT_A_TIME:
+        _make(folder, disk)
+        disk.make_folder(aside)
+        for file in sorted(path.iterdir()):
+            disk.write(aside / file.name, [file.read_bytes()])
+        disk.sync_folder(aside)
+        disk.rename(aside, folder / path.name)
+        disk.sync_folder(folder)
+    return folder / path.name
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""In this process: the thread of a run, and a save that an observer of the same run asks for."""
+
+
+def _write(folder: Path, snapshot: Snapshot, disk: Disk) -> Path:
     contents = _contents(snapshot)
     path = at = folder / layout.folder_name(snapshot.step)
     aside = folder / f"{layout.WRITING}{path.name}-{os.getpid()}"

@@ -10,6 +10,7 @@ What is touched of torch's private parts is at the bottom of this file, and nowh
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -95,7 +96,9 @@ def watched(
 
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's iterator; persistent workers that died since the last epoch are told of here."""
-    kept = loader._iterator
+    kept, own = loader._iterator, loader.worker_init_fn
+    loader.worker_init_fn = _Loyal(own)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _CAN_WAIT else None  # workers inherit it
     try:
         return iter(loader)
     except RuntimeError as error:
@@ -110,6 +113,41 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
             worker=dead[0] if dead else -1,
             cause="killed",
         ) from error
+    finally:
+        loader.worker_init_fn = own
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on macOS or Windows
+
+
+class _Loyal:
+    """What a worker does first: it no longer ends at a SIGTERM, unless its parent sends it.
+
+    A scheduler sends SIGTERM to all processes of a job. Workers that ended at it would break off the step at whose end
+    the run is to be saved; they end when their parent does.
+
+    Args:
+        then: the user's own ``worker_init_fn``.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None) -> None:
+        self._then = then
+
+    def __call__(self, worker: int) -> None:
+        if _CAN_WAIT:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with_the_parent, name="SIGTERM", daemon=True).start()
+        if self._then is not None:
+            self._then(worker)
+
+
+def _end_with_the_parent() -> None:
+    parent = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent == os.getppid():
+        pass  # from somebody else, and the parent lives
+    os._exit(0)
 
 
 class _Alarm(threading.Thread):

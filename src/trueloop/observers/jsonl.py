@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 from trueloop.errors import TrueloopError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
 from trueloop.observers.read import SECONDS_PENDING, STEPS_PENDING, read
+
+UNWRITTEN_BYTES = 64 * 2**20
+"""So much of a record is kept in memory while its disk is full: half a million steps."""
 
 
 class Jsonl:
@@ -30,8 +34,10 @@ class Jsonl:
     Steps are kept as references and written in batches: when 256 are pending, when a second has passed, at every other
     event. Each batch reaches the system in one write, so that a killed run keeps its record.
 
+    A disk that is full later on is told once, and tried again at each writing.
+
     Raises:
-        TrueloopError: the file cannot be written (it names the file and the step).
+        TrueloopError: the file cannot be written at the beginning, or at the end (it names the file and the step).
 
     Example:
         >>> import tempfile
@@ -50,6 +56,8 @@ class Jsonl:
         self._file: FileIO | None = None
         self._pending: list[tuple[StepEnded, float]] = []
         self._oldest = 0.0
+        self._unwritten = b""
+        self._began = self._told = False
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -98,26 +106,37 @@ class Jsonl:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._unwritten:
+            raise TrueloopError("the run's record could not be written to its end: the disk is full", file=self.path)
 
     def _write(self, line: str) -> None:
         text = _step_lines(self._pending) + line
         step = self._pending[-1][0].step if self._pending else None
         self._pending.clear()
-        if not text:
+        self._unwritten += text.encode()
+        if not self._unwritten:
             return
         try:
             if self._file is None:
                 self._file = _open(self.path)
-            data = memoryview(text.encode())
-            while data:  # a raw write may be short
-                data = data[self._file.write(data) :]
+            while self._unwritten:  # a raw write may be short
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            self._began = True
         except OSError as error:
-            raise TrueloopError(
-                f"the run's record cannot be written: {error.strerror or error}; free some space or choose another "
-                "folder, and run again",
-                step=step,
-                file=self.path,
-            ) from error
+            self._failed(error, step)
+
+    def _failed(self, error: OSError, step: int | None) -> None:
+        """A disk that is full for a minute must not end a run of days: what was begun is tried again."""
+        what = f"the run's record cannot be written: {error.strerror or error}; free some space"
+        if not self._began or len(self._unwritten) > UNWRITTEN_BYTES:
+            self._unwritten = b""
+            self.close()
+            raise TrueloopError(f"{what} or choose another folder, and run again", step=step, file=self.path) from error
+        if not self._told:
+            warnings.warn(
+                f"{what}: it is kept in memory, and written as soon as there is some ({self.path})", stacklevel=2
+            )
+        self._told = True
 
 
 def _open(path: Path) -> FileIO:

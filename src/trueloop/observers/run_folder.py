@@ -63,7 +63,9 @@ def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
         if not out.is_dir():
             raise RunFolderError("expected a folder for the run, got a file; choose another name", file=out) from error
         raise RunFolderError(
-            "the folder holds another run; choose another folder for this one, or delete that one first", file=out
+            "the folder holds another run; choose another folder for this one, or go on with that one: trueloop resume "
+            f"{out}, or fit(…, resume='auto')",
+            file=out,
         ) from error
     except OSError as error:
         raise RunFolderError(
