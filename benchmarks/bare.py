@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import trueloop as tl
 from benchmarks.peers.trueloop import live_console
+from trueloop.checkpoint.saving import Saver, Saving, saved
 from trueloop.loop import Observer
 from trueloop.observers import EarlyStop, Jsonl, Progress, RunRecord, TensorBoard, claim
 
@@ -82,7 +83,7 @@ def stream(given: Given, clock: Callable[[], float] | None = None) -> None:
 
 
 def watched(given: Given, clock: Callable[[], float] | None = None, *, tensorboard: bool = False) -> None:
-    """``Trainer.train`` under every observer: live progress, record, run folder, early stop."""
+    """``Trainer.train`` under every observer: live progress, record, run folder, early stop; and checkpoints."""
     with tempfile.TemporaryDirectory(prefix="trueloop-bench-") as name, live_console() as console:
         folder = Path(name, "run")
         claim(folder, {})
@@ -92,7 +93,9 @@ def watched(given: Given, clock: Callable[[], float] | None = None, *, tensorboa
         if tensorboard:
             observers.append(TensorBoard(folder, clock=clock or time.time))
         val = [_BATCHES[0]]  # early stopping wants one; it is looked at once, after the last step
-        tl.watch(_trainer().train(given, val, epochs=1, evaluate_every=None), observers)
+        trainer = _trainer()
+        saver = Saver(folder, Saving(), trainer._capture)  # saves at the beginning and the end, and looks at each step
+        tl.watch(saved(trainer.train(given, val, epochs=1, evaluate_every=None), saver), observers)
 
 
 def watched_with_tensorboard(given: Given, clock: Callable[[], float] | None = None) -> None:

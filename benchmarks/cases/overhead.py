@@ -17,7 +17,7 @@ GOAL_CALLS = 1.15
 KINDS = {
     "bare loop": "bare",
     "Trainer.train, nobody watching": "stream",
-    "… live progress, events.jsonl, run.json, early stop": "watched",
+    "… live progress, events.jsonl, run.json, early stop, checkpoints": "watched",
     "**… and TensorBoard: all observers**": "watched_with_tensorboard",
 }
 BARE, *_, ALL = KINDS
