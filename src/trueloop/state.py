@@ -21,7 +21,7 @@ from trueloop.checkpoint import store
 from trueloop.checkpoint.found import FOLDER, Found, has_checkpoints, leave_behind
 from trueloop.checkpoint.resume import Parts, Stateful, restore
 from trueloop.checkpoint.rngs import set_rngs_to
-from trueloop.checkpoint.saving import Saving
+from trueloop.checkpoint.saving import Saving, is_finite
 from trueloop.data.feed import Feed
 from trueloop.data.generators import found, put
 from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
@@ -110,7 +110,7 @@ def unfit(model: nn.Module, run: Run | None) -> str | None:
     """Why the state is not fit to be saved when an exception leaves a step; None if it is."""
     if run is not None and run.ritual.stepping:
         return "the optimizer was in the middle of its step"
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.is_floating_point()):
+    if not all(is_finite(p) for p in model.parameters() if p.is_floating_point()):
         return "the weights hold NaN or Inf"
     return None
 

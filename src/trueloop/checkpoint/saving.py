@@ -294,13 +294,12 @@ class Saver:
 
 def _not_finite(weights: Mapping[str, Tensor], names: Collection[str]) -> frozenset[str]:
     return frozenset(
-        name
-        for name in names
-        if name in weights and weights[name].is_floating_point() and not _is_finite(weights[name])
+        name for name in names if name in weights and weights[name].is_floating_point() and not is_finite(weights[name])
     )
 
 
-def _is_finite(weight: Tensor) -> bool:
+def is_finite(weight: Tensor) -> bool:
+    """Whether a weight holds neither NaN nor Inf; reads it whole."""
     return bool(torch.isfinite(weight.float() if weight.itemsize == 1 else weight).all())  # torch knows no float8 here
 
 
