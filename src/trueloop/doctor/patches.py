@@ -1,0 +1,65 @@
+"""Replacing functions of torch for a while, and putting every one back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from trueloop.doctor.places import is_users
+
+
+class Patches:
+    """What was replaced, so that it can be put back.
+
+    A function that the user's modules have imported by name already (``from torch.nn.utils import clip_grad_norm_``)
+    is replaced there as well. What somebody else replaced meanwhile is left alone, and named in ``lost``.
+
+    Example:
+        >>> import math
+        >>> patches, original = Patches(), math.floor
+        >>> patches.replace(math, "floor", lambda original: lambda x: original(x) + 1)
+        >>> math.floor(2.5), patches.undo(), math.floor is original
+        (3, [], True)
+    """
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any, bool]] = []
+
+    def replace(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        """Puts ``wrap(original)`` in the place of ``owner.name``; where there is none, nothing happens."""
+        if not hasattr(owner, name):
+            return
+        original, own = getattr(owner, name), name in vars(owner)
+        put = wrap(original)
+        for place in [owner, *(_importers(name, original) if isinstance(owner, ModuleType) else [])]:
+            setattr(place, name, put)
+            self._done.append((place, name, original, put, own or place is not owner))
+
+    def undo(self) -> list[str]:
+        """Puts everything back, the last one first.
+
+        Returns:
+            The names that somebody else had replaced over ours, and that were left as they are.
+        """
+        lost = []
+        while self._done:
+            owner, name, original, put, own = self._done.pop()
+            if getattr(owner, name, None) is not put:
+                lost.append(f"{getattr(owner, '__name__', owner)}.{name}")
+            elif own:
+                setattr(owner, name, original)
+            else:
+                delattr(owner, name)  # it was inherited
+        return lost
+
+
+def _importers(name: str, original: Any) -> list[ModuleType]:
+    """The user's modules that hold the function under the same name."""
+    return [
+        module
+        for module in list(sys.modules.values())
+        if getattr(module, "__dict__", {}).get(name) is original
+        and is_users(getattr(module, "__file__", None) or "<string>")
+    ]

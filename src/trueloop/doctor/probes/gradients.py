@@ -1,0 +1,185 @@
+"""Listens to ``backward``, ``autograd.grad``, ``zero_grad`` and clipping, and watches how gradients pile up.
+
+Around each backward the gradients of a few parameters of each optimizer are looked at: None or zero before it is
+*clean*. That decides a forgotten ``zero_grad`` whatever way of clearing the script uses, or leaves out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad
+
+from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Clipped, GradientsTaken, Zeroed
+from trueloop.doctor.graph import graph_of
+from trueloop.doctor.patches import Patches
+from trueloop.doctor.phases import settle
+from trueloop.doctor.places import here
+from trueloop.doctor.seen import Accumulation, OptimizerSeen, Pass
+from trueloop.doctor.trace import Trace
+
+
+def install(trace: Trace, patches: Patches) -> Callable[[], None]:
+    """Begins to listen; nothing but the patches has to be taken out."""
+    patches.replace(torch.autograd, "backward", lambda original: _backward(trace, original))
+    patches.replace(torch.autograd, "grad", lambda original: _grad(trace, original))
+    patches.replace(torch.optim.Optimizer, "zero_grad", lambda original: _zero_grad(trace, original))
+    patches.replace(nn.Module, "zero_grad", lambda original: _zero_grad(trace, original))
+    for kind, name in (("norm", "clip_grad_norm_"), ("value", "clip_grad_value_")):
+        clipping = _clip(trace, kind, getattr(clip_grad, name))
+        for owner in (clip_grad, nn.utils):
+            patches.replace(owner, name, partial(_always, clipping))
+    return lambda: None
+
+
+def _always(put: Any, original: Any) -> Any:
+    return put
+
+
+def _elsewhere(trace: Trace) -> bool:
+    return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
+
+
+def _backward(trace: Trace, original: Any) -> Any:
+    @wraps(original)
+    def backward(
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if _elsewhere(trace):
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
+        losses = tuple(t for t in ([tensors] if isinstance(tensors, Tensor) else tensors) if isinstance(t, Tensor))
+        scale = trace.scaled.pop(id(losses[0]), None) if losses else None
+        begun = BackwardBegun(
+            losses=losses,
+            values=_values(losses, scale or 1.0) if trace.close else None,
+            graph=graph_of(*losses),
+            retain_graph=bool(create_graph if retain_graph is None else retain_graph),
+            create_graph=create_graph,
+            scaled=scale is not None,
+            passes=tuple(trace.open),
+            number=trace.backwards,
+            place=here(),
+        )
+        trace.tell(begun)
+        trace.lines.rest()
+        watched = [(seen, _watch(seen, trace.close)) for seen in trace.optimizers]
+        error = None
+        try:
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            trace.backwards += 1
+            reached = settle(trace)
+            for seen, before in watched:
+                _accumulated(seen, before, begun, reached)
+            trace.tell(BackwardEnded(begun, reached, error))
+
+    return backward
+
+
+def _grad(trace: Trace, original: Any) -> Any:
+    @wraps(original)
+    def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if _elsewhere(trace):
+            return original(outputs, inputs, *args, **kwargs)
+        of, to = _tensors(outputs), _tensors(inputs)
+        create_graph = bool(kwargs.get("create_graph", args[2] if len(args) > 2 else False))
+        trace.tell(GradientsTaken(of, to, create_graph, here()))
+        result = original(outputs, inputs, *args, **kwargs)
+        settle(trace)
+        return result
+
+    return grad
+
+
+def _zero_grad(trace: Trace, original: Any) -> Any:
+    @wraps(original)
+    def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if not _elsewhere(trace):
+            place = here()
+            if isinstance(self, torch.optim.Optimizer):
+                trace.optimizer_of(self).zeroed_place = place
+            trace.tell(Zeroed(self, place))
+        return result
+
+    return zero_grad
+
+
+def _clip(trace: Trace, kind: str, original: Any) -> Any:
+    @wraps(original)
+    def clip(parameters: Any, limit: float, *args: Any, **kwargs: Any) -> Any:
+        if _elsewhere(trace):
+            return original(parameters, limit, *args, **kwargs)
+        given = (parameters,) if isinstance(parameters, Tensor) else tuple(parameters)  # a generator is read only once
+        had = any(p.grad is not None for p in given)
+        norm = original(given, limit, *args, **kwargs)
+        trace.tell(Clipped(kind, given, float(limit), norm if isinstance(norm, Tensor) else None, had, here()))
+        return norm
+
+    names = {"norm": "max_norm", "value": "clip_value"}
+
+    @wraps(original)
+    def clip_by_name(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        limit, *rest = (kwargs.pop(names[kind]), *args) if names[kind] in kwargs else args
+        return clip(parameters, limit, *rest, **kwargs)
+
+    return clip_by_name
+
+
+def _values(losses: Sequence[Tensor], scale: float) -> tuple[float, ...] | None:
+    with torch.no_grad():
+        values = tuple(float(loss) / scale for loss in losses if loss.numel() == 1)
+    return values if len(values) == len(losses) else None
+
+
+def _tensors(given: Any) -> tuple[Tensor, ...]:
+    return (given,) if isinstance(given, Tensor) else tuple(t for t in given if isinstance(t, Tensor))
+
+
+class _Watched(NamedTuple):
+    """A watched parameter before a backward."""
+
+    parameter: Tensor
+    gradient: Tensor | None
+    version: int
+    clean: bool | None
+
+
+def _watch(seen: OptimizerSeen, close: bool) -> list[_Watched]:
+    """Before a backward: whether each watched gradient is clean. On an accelerator only on close steps."""
+    found = []
+    for parameter in seen.watched:
+        gradient = parameter.grad
+        if gradient is None:
+            found.append(_Watched(parameter, None, 0, True))
+        else:
+            readable = close or gradient.device.type == "cpu"
+            found.append(_Watched(parameter, gradient, gradient._version, not gradient.any() if readable else None))
+    return found
+
+
+def _accumulated(seen: OptimizerSeen, before: list[_Watched], begun: BackwardBegun, reached: tuple[Pass, ...]) -> None:
+    """After a backward: what it added to, it reached."""
+    touched = [
+        was.clean
+        for was in before
+        if was.parameter.grad is not None
+        and (was.parameter.grad is not was.gradient or was.parameter.grad._version != was.version)
+    ]
+    if touched:
+        clean = None if None in touched else all(touched)
+        seen.accumulated.append(Accumulation(begun.number, clean, begun.place))
+        seen.passes.extend(one for one in reached if one not in seen.passes)

@@ -1,0 +1,264 @@
+"""The trace: what is known of a script that trains, and the way of each fact to the rules.
+
+Probes tell facts; the trace keeps the shared knowledge (models, passes, optimizers, loaders, which pass was for what)
+up to date first, and then lets the rules react. While rules look, gradients are off and the probes are deaf; no random
+number is drawn and no mode is changed, so the training does not notice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from torch.utils.weak import WeakIdKeyDictionary
+
+from trueloop.doctor import facts
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.lines import Lines
+from trueloop.doctor.seen import LoaderSeen, ModelSeen, OptimizerSeen, Pass
+
+if TYPE_CHECKING:
+    from trueloop.doctor.rule import Rule
+
+CLOSE_STEPS = 200
+"""So many first steps are looked at closely; a guess: small scripts have 60-150 steps in all."""
+CLOSE_EVERY = 10
+"""After them, every so many."""
+CLOSE_UNUSED = 400
+"""So many first passes without gradients (validation) are looked at closely as well."""
+SAMPLES_KEPT = 300_000
+"""Fingerprints kept on each side; 8 bytes each and a set's overhead."""
+
+
+class Batch:
+    """What a loader gave last: enough to know it again when a model is called on it.
+
+    Example:
+        >>> x = torch.zeros(4, 2)
+        >>> batch = Batch(LoaderSeen(0, None), [x])
+        >>> batch.holds([x]), batch.holds([x.clone()]), batch.holds([torch.zeros(5)])
+        (True, True, False)
+    """
+
+    def __init__(self, loader: LoaderSeen, tensors: Sequence[Tensor]) -> None:
+        self.loader = loader
+        self._ids = {id(tensor) for tensor in tensors}
+        self._lengths = {tensor.shape[0] for tensor in tensors if tensor.dim()}
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are of this batch: the same objects, or as many samples (moved to a device, augmented)."""
+        return any(id(tensor) in self._ids for tensor in tensors) or any(
+            tensor.dim() and tensor.shape[0] in self._lengths for tensor in tensors
+        )
+
+
+class Trace:
+    """What is known of a run, and the rules that listen.
+
+    Args:
+        rules: makes the rules that are to listen, given the trace.
+        found: called with each finding as soon as it is made.
+        close_steps: so many first optimizer steps are looked at closely (values are read, not only order and state).
+        close_every: after them, each so-many-th step is.
+
+    Example:
+        >>> trace = Trace()
+        >>> trace.step, trace.epoch, trace.findings
+        (0, None, [])
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[type[Rule]] = (),
+        *,
+        found: Callable[[Finding], None] | None = None,
+        close_steps: int = CLOSE_STEPS,
+        close_every: int = CLOSE_EVERY,
+    ) -> None:
+        self.deaf = False
+        """Probes say nothing while this is set."""
+        self.thread = threading.get_ident()
+        self.process = os.getpid()
+        self.started = time.monotonic()
+        self.close_steps, self.close_every = close_steps, close_every
+        self.step = 0
+        """Optimizer steps taken so far, of all optimizers."""
+        self.close = True
+        """Whether this step is looked at closely."""
+        self.epoch: int | None = None
+        """The epoch (0-based) of the training loader; None while that cannot be told."""
+        self.backwards = 0
+        self.compiled = False
+        """``torch.compile`` is in use: what happens inside compiled code is not seen."""
+        self.models: list[ModelSeen] = []
+        self.optimizers: list[OptimizerSeen] = []
+        self.loaders: list[LoaderSeen] = []
+        self.passes = 0
+        self.open: list[Pass] = []
+        """The passes of which it is not known yet what they were for, oldest first."""
+        self.reached: dict[int, Pass] = {}
+        """The passes that the running backward has gone through so far, by number."""
+        self.last_pass: Pass | None = None
+        self.last_batch: Batch | None = None
+        """What a loader gave last."""
+        self.training_samples: dict[int, int] = {}
+        """Fingerprint of a sample that was trained on -> the step at which it first was."""
+        self.unused_samples: dict[int, int] = {}
+        """Fingerprint of a sample that passed a model without training it -> the step at which it first did."""
+        self.names: Any = WeakIdKeyDictionary()
+        self.findings: list[Finding] = []
+        self.silenced: list[str] = []
+        """Rules that raised, with what they raised: a defect of ours, which must not become the script's."""
+        self.notes: list[str] = []
+        """What could not be seen, in sentences."""
+        self.ended = False
+        self.error: BaseException | None = None
+        """What ended the script, if it did not end by itself."""
+        self.lines = Lines(0)
+        """Whether torch keeps the lines of operations."""
+        self.scaled: dict[int, float] = {}
+        """``id`` of the loss that a GradScaler made last -> its scale."""
+        self.by_scaler: Any = None
+        """The GradScaler whose ``step`` is running."""
+        self._found = found
+        self._known: Any = WeakIdKeyDictionary()  # the script's models, optimizers and loaders -> what is known of each
+        self.rules = [rule(self) for rule in rules]
+        self._reactions: dict[type, list[tuple[Rule, Callable[[Any], Any]]]] = {
+            fact: [(rule, getattr(rule, method)) for rule in self.rules if hasattr(rule, method)]
+            for fact, method in facts.REACTIONS.items()
+        }
+
+    def wants(self, kind: type) -> bool:
+        """Whether any rule reacts to this kind of fact; a probe leaves out work that nobody asks for."""
+        return bool(self._reactions[kind])
+
+    def tell(self, fact: facts.Fact) -> None:
+        """Hands a fact to the rules that react to it. A rule that raises is put out and noted; the script goes on."""
+        listeners = self._reactions[type(fact)]
+        if not listeners:
+            return
+        was_deaf, self.deaf = self.deaf, True
+        grad = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            for rule, react in tuple(listeners):
+                try:
+                    self._keep(react(fact))
+                except Exception as error:
+                    self._silence(rule, error)
+        finally:
+            torch._C._set_grad_enabled(grad)
+            self.deaf = was_deaf
+
+    def note(self, sentence: str) -> None:
+        """Keeps what could not be seen, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    # What the script's objects are, by the objects themselves
+
+    def model_of(self, module: nn.Module) -> ModelSeen:
+        """What is known of a root module; it is met for the first time if need be."""
+        seen: ModelSeen | None = self._known.get(module)
+        if seen is None:
+            seen = ModelSeen(len(self.models), weakref.ref(module), type(module).__name__)
+            self._known[module] = seen
+            self.models.append(seen)
+            self.name_parameters(module)
+        return seen
+
+    def optimizer_of(self, optimizer: Optimizer) -> OptimizerSeen:
+        """What is known of an optimizer; one that was made before we listened is met at its first step."""
+        seen: OptimizerSeen | None = self._known.get(optimizer)
+        if seen is None:
+            seen = OptimizerSeen(len(self.optimizers), weakref.ref(optimizer), type(optimizer).__name__)
+            self._known[optimizer] = seen
+            self.optimizers.append(seen)
+        return seen
+
+    def loader_of(self, loader: DataLoader[Any]) -> LoaderSeen:
+        """What is known of a loader."""
+        seen: LoaderSeen | None = self._known.get(loader)
+        if seen is None:
+            seen = LoaderSeen(len(self.loaders), weakref.ref(loader))
+            self._known[loader] = seen
+            self.loaders.append(seen)
+        return seen
+
+    def name_parameters(self, module: nn.Module) -> None:
+        """Learns the names of a root's parameters (again, where some were replaced)."""
+        for name, parameter in module.named_parameters():
+            if parameter not in self.names:
+                self.names[parameter] = name
+
+    def name_of(self, parameter: Tensor) -> str:
+        """A parameter's name in its model; its shape where no model that was called holds it."""
+        return str(self.names.get(parameter) or f"a parameter of shape {tuple(parameter.shape)}")
+
+    # What passes were for
+
+    def trains(self, model: ModelSeen) -> bool:
+        """Whether backwards go through the model, and an optimizer holds its parameters."""
+        return model.trained > 0
+
+    def evaluates(self, settled: Pass) -> bool:
+        """Whether an unused pass was an evaluation, as far as is known.
+
+        Its model trains; and it came with another loader than training's, or such passes stand between fewer than half
+        of the model's backwards (a teacher, a generator without gradients, a rollout pass before every one).
+        """
+        model = settled.model
+        if settled.phase != "unused" or not self.trains(model):
+            return False
+        if settled.loader is not None and not settled.loader.trains and any(at.trains for at in self.loaders):
+            return True
+        return 2 * model.segments_with_unused <= max(model.segments, 1)
+
+    # Findings
+
+    def _keep(self, findings: Iterable[Finding] | None) -> None:
+        for finding in findings or ():
+            key = (finding.name, finding.place, finding.message if finding.place is None else "")
+            if not any(key == (f.name, f.place, f.message if f.place is None else "") for f in self.findings):
+                self.findings.append(finding)
+                if self._found is not None:
+                    self._found(finding)
+
+    def _silence(self, rule: Rule, error: Exception) -> None:
+        for listeners in self._reactions.values():
+            listeners[:] = [pair for pair in listeners if pair[0] is not rule]
+        if os.environ.get("TRUELOOP_TRACEBACK") == "1":
+            traceback.print_exc()
+        self.silenced.append(f"{rule.name}: {type(error).__name__}: {error}")
+
+
+def two_modes(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers that behave otherwise in eval mode: dropout with p > 0, batch statistics.
+
+    Example:
+        >>> [name for name, _ in two_modes(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(2), nn.Dropout(0)))]
+        ['0', '1']
+    """
+    found = []
+    for name, layer in module.named_modules():
+        dropout = (
+            isinstance(layer, (_DropoutNd, nn.MultiheadAttention))
+            and getattr(layer, "p", getattr(layer, "dropout", 0)) > 0
+        )
+        statistics = isinstance(layer, _BatchNorm) or (isinstance(layer, _InstanceNorm) and layer.track_running_stats)
+        recurrent = isinstance(layer, nn.RNNBase) and layer.dropout > 0 and layer.num_layers > 1
+        if dropout or statistics or recurrent:
+            found.append((name, layer))
+    return found

@@ -1,0 +1,71 @@
+"""The norms around one optimizer step: of weights, of gradients, of what the step changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Vitals(NamedTuple):
+    """One entry a parameter, in the optimizer's order; parameters without a gradient have ``None`` as theirs."""
+
+    parameters: tuple[Tensor, ...]
+    weights: tuple[float, ...]
+    """Euclidean norms before the step."""
+    gradients: tuple[float | None, ...]
+    updates: tuple[float, ...]
+    """Norms of what the step changed."""
+    lrs: tuple[float, ...]
+    """The rate of each parameter's group."""
+
+
+class Before(NamedTuple):
+    """The weights before a step, kept until it has been taken."""
+
+    parameters: tuple[Tensor, ...]
+    copies: tuple[Tensor, ...]
+    weights: tuple[float, ...]
+    gradients: tuple[float | None, ...]
+    lrs: tuple[float, ...]
+
+
+def before_step(groups: list[tuple[list[Tensor], float]]) -> Before:
+    """Copies the weights and reads the gradients, which some optimizers change.
+
+    Args:
+        groups: the parameters of each group, and its rate.
+    """
+    import torch
+
+    parameters = tuple(p for ps, _ in groups for p in ps)
+    lrs = tuple(lr for ps, lr in groups for _ in ps)
+    if not parameters:
+        return Before((), (), (), (), ())
+    plain = [p.detach() for p in parameters]
+    weights = torch.stack([norm.float() for norm in torch._foreach_norm(plain)]).tolist()
+    with_gradient = [p.grad.detach() for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    norms = iter(torch.stack([n.float() for n in torch._foreach_norm(with_gradient)]).tolist() if with_gradient else ())
+    gradients = tuple(None if p.grad is None or p.grad.is_sparse else next(norms) for p in parameters)
+    return Before(parameters, tuple(p.clone() for p in plain), tuple(weights), gradients, lrs)
+
+
+def after_step(before: Before) -> Vitals:
+    """What the step did.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(4))
+        >>> before = before_step([([weight], 0.1)])
+        >>> weight.data += 3
+        >>> vitals = after_step(before)
+        >>> vitals.weights, vitals.gradients, vitals.updates
+        ((2.0,), (None,), (6.0,))
+    """
+    import torch
+
+    if not before.parameters:
+        return Vitals((), (), (), (), ())
+    moved = torch._foreach_sub([p.detach() for p in before.parameters], list(before.copies))
+    updates = torch.stack([norm.float() for norm in torch._foreach_norm(moved)]).tolist()
+    return Vitals(before.parameters, before.weights, before.gradients, tuple(updates), before.lrs)
