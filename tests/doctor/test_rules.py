@@ -1,4 +1,4 @@
-"""Every rule's own scripts: those that must fire do, by name; those that must stay silent give no error and no warning."""
+"""Every rule's own scripts: those that must fire do, by name; the silent ones give no error and no warning."""
 
 from __future__ import annotations
 

@@ -12,6 +12,9 @@ from trueloop import __version__
 from trueloop.errors import TrueloopError, UnknownNameError
 
 VERBS = {
+    "doctor": "run any training script and say what is wrong with it",
+    "rules": "list the mistakes that the doctor knows",
+    "explain": "what one of them is, and how to mend it",
     "train": "train a recipe; its parameters are flags",
     "resume": "go on with a run that was stopped",
     "recipes": "list the recipes that come with trueloop",
@@ -45,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
     except SystemExit as exited:  # tyro's, after --help or a wrong flag
         return exited.code if isinstance(exited.code, int) else 0 if exited.code is None else 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except TrueloopError as error:
         if os.environ.get("TRUELOOP_TRACEBACK") == "1":
             raise
@@ -83,6 +91,7 @@ def _help() -> str:
             "",
             *(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()),
             "",
+            "  trueloop doctor mine.py --lr 0.1     what is wrong with a training script of your own",
             "  trueloop train digits                train a small network on handwritten digits",
             "  trueloop train digits --help         the flags of a recipe",
             "  trueloop train mine.py:mine --lr 0.1  a recipe of your own",

@@ -7,6 +7,7 @@ the tensor (that would change how long the script's memory lives). Rules are cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trueloop.doctor.findings import Place
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from trueloop.doctor.graph import Graph
-    from trueloop.doctor.seen import Accumulation, LoaderSeen, OptimizerSeen, Pass
+    from trueloop.doctor.seen import Accumulation, LoaderSeen, OptimizerSeen, Pass, Round
     from trueloop.doctor.vitals import Vitals
 
 
@@ -69,6 +70,38 @@ class Seeded(NamedTuple):
     place: Place | None
 
 
+class Permuted(NamedTuple):
+    """An order was drawn: by ``torch.randperm`` or ``numpy.random.permutation`` of the user's, or in a sampler."""
+
+    order: int
+    """A fingerprint of the order."""
+    length: int
+    by_sampler: bool
+    place: Place | None
+
+
+class Transformed(NamedTuple):
+    """A preprocessing step of scikit-learn transformed rows with statistics that it was fitted on."""
+
+    kind: str
+    """Its class: ``StandardScaler`` …"""
+    fitted_rows: frozenset[int]
+    """Fingerprints of the transformed rows that were among those it was fitted on."""
+    columns: int
+    """Of what came out."""
+    fitted_at: Place | None
+    place: Place | None
+
+
+class Synchronised(NamedTuple):
+    """The program waited for an accelerator: a tensor's value was read (``item()``, ``tolist()``, ``cpu()``)."""
+
+    kind: str
+    """The method."""
+    seconds: float
+    place: Place | None
+
+
 class ModuleCalled(NamedTuple):
     """A module inside a root's pass returned. Told on passes that are looked at closely (``trace.close``)."""
 
@@ -86,7 +119,10 @@ class Called(NamedTuple):
 
     of: Pass
     inputs: tuple[Any, ...]
+    """Positional arguments, then the values of keyword ones."""
     output: Any
+    keywords: tuple[str, ...] = ()
+    """The names of the keyword ones: of the last inputs."""
 
 
 class ForwardFailed(NamedTuple):
@@ -162,6 +198,12 @@ class Settled(NamedTuple):
     of: Pass
     """``of.phase`` is ``training`` (a backward went through it) or ``unused`` (none did before the next one ended, or
     before the script did). Evaluation is ``unused`` in a model that trains: see ``Trace.evaluates``."""
+
+
+class Evaluated(NamedTuple):
+    """Unused passes of a model between two steps are all settled. Ask ``of.evaluates`` whether it was an evaluation."""
+
+    of: Round
 
 
 class OptimizerMade(NamedTuple):
@@ -273,6 +315,69 @@ class ModeSet(NamedTuple):
     place: Place | None
 
 
+class Chosen(NamedTuple):
+    """``argmax``, or ``max`` with indices, over a tensor of two dimensions."""
+
+    input: Tensor
+    dim: int | None
+    """0 or 1; None over all its values."""
+    place: Place | None
+
+
+class Compared(NamedTuple):
+    """A tensor of one dimension and one of two were compared (``==``, ``!=``), which broadcasts."""
+
+    left: Tensor
+    right: Tensor
+    place: Place | None
+
+
+class LengthAsked(NamedTuple):
+    """A line of the user's asked a loader for its length, in batches."""
+
+    loader: LoaderSeen
+    batches: int
+    frame: FrameType
+    """The user's frame, to read what its variables hold; not to be kept."""
+    place: Place | None
+
+
+class DroppedOut(NamedTuple):
+    """Dropout was at work in a pass that was made in eval mode."""
+
+    kind: str
+    """The function: ``dropout``, ``scaled_dot_product_attention`` …"""
+    module: nn.Module
+    """The innermost module that runs."""
+    asked: bool
+    """``training`` was given by the caller (not left to its default)."""
+    of: Pass
+    place: Place | None
+
+
+class StateTaken(NamedTuple):
+    """``module.state_dict()`` was called. Its tensors are the module's own, not copies."""
+
+    module: nn.Module
+    state: Mapping[str, Any]
+    place: Place | None
+
+
+class StateLoaded(NamedTuple):
+    """``module.load_state_dict(state)`` is about to run."""
+
+    module: nn.Module
+    state: Mapping[str, Any]
+    place: Place | None
+
+
+class StateSaved(NamedTuple):
+    """``torch.save`` is about to write this."""
+
+    content: Any
+    place: Place | None
+
+
 class Paused(NamedTuple):
     """Listening stops for some steps (in our trainer): what comes next does not follow on what came before."""
 
@@ -293,6 +398,9 @@ Fact = (
     | LoaderEnded
     | SplitMade
     | Seeded
+    | Permuted
+    | Transformed
+    | Synchronised
     | ModuleCalled
     | Called
     | ForwardFailed
@@ -301,6 +409,7 @@ Fact = (
     | BackwardEnded
     | GradientsTaken
     | Settled
+    | Evaluated
     | OptimizerMade
     | Zeroed
     | Clipped
@@ -313,6 +422,13 @@ Fact = (
     | SchedulerMade
     | Scheduled
     | ModeSet
+    | DroppedOut
+    | Chosen
+    | Compared
+    | LengthAsked
+    | StateTaken
+    | StateLoaded
+    | StateSaved
     | Paused
     | Ended
 )
@@ -324,6 +440,9 @@ REACTIONS: dict[type, str] = {
     LoaderEnded: "loader_ended",
     SplitMade: "split_made",
     Seeded: "seeded",
+    Permuted: "permuted",
+    Transformed: "transformed",
+    Synchronised: "synchronised",
     ModuleCalled: "module_called",
     Called: "called",
     ForwardFailed: "forward_failed",
@@ -332,6 +451,7 @@ REACTIONS: dict[type, str] = {
     BackwardEnded: "backward_ended",
     GradientsTaken: "gradients_taken",
     Settled: "settled",
+    Evaluated: "evaluated",
     OptimizerMade: "optimizer_made",
     Zeroed: "zeroed",
     Clipped: "clipped",
@@ -344,6 +464,13 @@ REACTIONS: dict[type, str] = {
     SchedulerMade: "scheduler_made",
     Scheduled: "scheduled",
     ModeSet: "mode_set",
+    DroppedOut: "dropped_out",
+    StateTaken: "state_taken",
+    StateLoaded: "state_loaded",
+    StateSaved: "state_saved",
+    Chosen: "chosen",
+    Compared: "compared",
+    LengthAsked: "length_asked",
     Paused: "paused",
     Ended: "ended",
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 Level = Literal["error", "warning", "note"]
-"""``error``: the result is wrong or the run dies; ``warning``: a real defect, bounded harm; ``note``: could be better."""
+"""``error``: the result is wrong or the run dies; ``warning``: a real defect; ``note``: could be better."""
 
 Certainty = Literal["certain", "measured", "likely"]
 """``certain``: it follows from what was seen (order, state, graph); ``measured``: numbers over this run say so;

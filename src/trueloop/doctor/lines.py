@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from trueloop.doctor.findings import Place
 from trueloop.doctor.patches import Patches
+from trueloop.doctor.places import here
 
 BACKWARDS = 3
 """A script's first graphs; a guess that serves GANs, which have two or three a step."""
@@ -29,6 +31,8 @@ class Lines:
         self._wanted = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self._ours = False
         self._set: Callable[[bool, bool], None] = torch.set_anomaly_enabled
+        self.user_place: Place | None = None
+        """Where the script last switched it on."""
 
     @property
     def user_wants_anomaly(self) -> bool:
@@ -43,6 +47,8 @@ class Lines:
 
             def set_anomaly_enabled(mode: bool, check_nan: bool = True) -> None:
                 self._wanted = (mode, check_nan)
+                if mode:
+                    self.user_place = here()
                 if self._ours:
                     original(True, check_nan if mode else False)
                 else:
@@ -50,8 +56,14 @@ class Lines:
 
             return set_anomaly_enabled
 
+        # The script must not read our mode as its own: ``detect_anomaly`` would put it back when its block ends.
+        patches.replace(torch, "is_anomaly_enabled", lambda original: self._as_wanted(0, original))
+        patches.replace(torch, "is_anomaly_check_nan_enabled", lambda original: self._as_wanted(1, original))
         patches.replace(torch, "set_anomaly_enabled", replace)
         self.begin()
+
+    def _as_wanted(self, which: int, original: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: self._wanted[which] if self._ours else original()
 
     def begin(self) -> None:
         """Keeps the lines of the next forward pass, if there are backwards left to look at."""

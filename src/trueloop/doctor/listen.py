@@ -6,17 +6,122 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from trueloop.doctor.catalogue import dynamic_rules
-from trueloop.doctor.facts import Ended
+from trueloop.doctor.facts import Ended, Paused
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.lines import Lines
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.phases import settle
 from trueloop.doctor.precedence import nearest_to_the_cause
-from trueloop.doctor.probes import data, gradients, losses, modules, optimizers, scaling, schedules
+from trueloop.doctor.probes import (
+    compiled,
+    data,
+    dropouts,
+    gradients,
+    losses,
+    metrics,
+    modules,
+    optimizers,
+    orders,
+    preprocessing,
+    scaling,
+    schedules,
+    scripted,
+    states,
+    syncs,
+)
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.trace import CLOSE_EVERY, CLOSE_STEPS, Trace
 
-PROBES = (modules, losses, gradients, optimizers, scaling, schedules, data)
+PROBES = (
+    modules,
+    losses,
+    gradients,
+    optimizers,
+    scaling,
+    schedules,
+    data,
+    metrics,
+    dropouts,
+    orders,
+    preprocessing,
+    syncs,
+    states,
+    compiled,
+    scripted,
+)
+
+_heard: list[Trace] = []  # by whom this process is listened to just now
+
+
+def heard() -> bool:
+    """Whether a doctor is listening already; two at once would hear each other."""
+    return bool(_heard)
+
+
+class Ear:
+    """The probes, put in and taken out as often as is asked.
+
+    Args:
+        trace: what hears.
+
+    Example:
+        >>> ear = Ear(Trace())
+        >>> ear.listen(); heard()
+        True
+        >>> ear.pause(); heard()
+        False
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        trace.lines = Lines()
+        self._patches = Patches()
+        self._remove: list[Callable[[], None]] = []
+
+    @property
+    def listens(self) -> bool:
+        """Whether the probes are in."""
+        return bool(self._remove)
+
+    def listen(self) -> None:
+        """Puts the probes in."""
+        if not self._remove:
+            _heard.append(self.trace)
+            self.trace.lines.install(self._patches)
+            self._remove = [probe.install(self.trace, self._patches) for probe in PROBES]
+
+    def pause(self) -> None:
+        """Takes them out; what the rules hear next does not follow on what they heard before."""
+        if self._remove:
+            self.trace.lines.rest()
+            settle(self.trace, last=True)
+            self._take_out()
+            self.trace.tell(Paused(self.trace.step))
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Nothing more will come: settles what is open, asks the rules for their last words, keeps the causes.
+
+        Args:
+            error: what ended the script, if it did not end by itself.
+        """
+        trace = self.trace
+        if trace.ended:
+            return
+        trace.ended, trace.error = True, error
+        trace.lines.stop()
+        settle(trace, last=True)
+        trace.tell(Ended(error))
+        self._take_out()
+        trace.findings = nearest_to_the_cause(trace.findings)
+
+    def _take_out(self) -> None:
+        for remove in self._remove:
+            remove()
+        self._remove = []
+        for name in self._patches.undo():
+            self.trace.note(f"{name} was replaced by the script while it ran: what went through it was not seen")
+        if self.trace in _heard:
+            _heard.remove(self.trace)
 
 
 @contextmanager
@@ -51,10 +156,8 @@ def listening(
     trace = Trace(
         dynamic_rules() if rules is None else rules, found=found, close_steps=close_steps, close_every=close_every
     )
-    patches = Patches()
-    trace.lines = Lines()
-    trace.lines.install(patches)
-    remove = [probe.install(trace, patches) for probe in PROBES]
+    ear = Ear(trace)
+    ear.listen()
     error: BaseException | None = None
     try:
         yield trace
@@ -62,19 +165,4 @@ def listening(
         error = raised
         raise
     finally:
-        trace.lines.stop()
-        end(trace, error)
-        for take_out in remove:
-            take_out()
-        for name in patches.undo():
-            trace.note(f"{name} was replaced by the script while it ran: what went through it was not seen")
-
-
-def end(trace: Trace, error: BaseException | None) -> None:
-    """Nothing more will come: settles what is open, asks the rules for their last words, keeps the causes."""
-    if trace.ended:
-        return
-    trace.ended, trace.error = True, error
-    settle(trace, last=True)
-    trace.tell(Ended(error))
-    trace.findings = nearest_to_the_cause(trace.findings)
+        ear.finish(error)

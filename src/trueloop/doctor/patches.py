@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,30 @@ class Patches:
         for place in [owner, *(_importers(name, original) if isinstance(owner, ModuleType) else [])]:
             setattr(place, name, put)
             self._done.append((place, name, original, put, own or place is not owner))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, everything is as it was before: for what reads the source of functions, as ``torch.jit.script`` does.
+
+        Example:
+            >>> import math
+            >>> patches, original = Patches(), math.floor
+            >>> patches.replace(math, "floor", lambda original: lambda x: original(x) + 1)
+            >>> with patches.aside():
+            ...     math.floor is original
+            True
+            >>> math.floor is original, patches.undo()
+            (False, [])
+        """
+        ours = [(owner, name, original, put) for owner, name, original, put, own in self._done if own]
+        ours = [one for one in ours if getattr(one[0], one[1], None) is one[3]]
+        for owner, name, original, _ in reversed(ours):
+            setattr(owner, name, original)
+        try:
+            yield
+        finally:
+            for owner, name, _, put in ours:
+                setattr(owner, name, put)
 
     def undo(self) -> list[str]:
         """Puts everything back, the last one first.

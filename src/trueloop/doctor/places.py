@@ -68,3 +68,19 @@ def in_traceback(lines: Sequence[str]) -> Place | None:
         if (match := _FRAME.search(text)) and is_users(match[1]):
             return Place(match[1], int(match[2]))
     return None
+
+
+def raised_at(error: BaseException | None) -> Place | None:
+    """The user's line nearest to where an error was raised; None if it has passed none.
+
+    Example:
+        >>> raised_at(ValueError("never raised")) is None
+        True
+    """
+    place = None
+    trail = None if error is None else error.__traceback__
+    while trail is not None:
+        if is_users(trail.tb_frame.f_code.co_filename):
+            place = Place(trail.tb_frame.f_code.co_filename, trail.tb_lineno)
+        trail = trail.tb_next
+    return place

@@ -1,4 +1,4 @@
-"""Running a rule's small scripts (``FIRES``, ``SILENT``), and any other script, in this process under the doctor's ear."""
+"""Running a rule's small scripts (``FIRES``, ``SILENT``) in this process, under the doctor's ear."""
 
 from __future__ import annotations
 

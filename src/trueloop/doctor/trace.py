@@ -13,6 +13,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from trueloop.doctor import facts
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.lines import Lines
-from trueloop.doctor.seen import LoaderSeen, ModelSeen, OptimizerSeen, Pass
+from trueloop.doctor.rows import rows_of
+from trueloop.doctor.seen import LoaderSeen, ModelSeen, OptimizerSeen, Pass, Round
 
 if TYPE_CHECKING:
     from trueloop.doctor.rule import Rule
@@ -50,18 +52,23 @@ class Batch:
         >>> batch = Batch(LoaderSeen(0, None), [x])
         >>> batch.holds([x]), batch.holds([x.clone()]), batch.holds([torch.zeros(5)])
         (True, True, False)
+        >>> batch.owns([x.view(8)]), batch.owns([x.clone()])
+        (True, False)
     """
 
     def __init__(self, loader: LoaderSeen, tensors: Sequence[Tensor]) -> None:
         self.loader = loader
-        self._ids = {id(tensor) for tensor in tensors}
+        self._refs = [weakref.ref(tensor) for tensor in tensors]
         self._lengths = {tensor.shape[0] for tensor in tensors if tensor.dim()}
+
+    def owns(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether one of these is of this batch itself, or a view of such."""
+        own = [tensor for ref in self._refs if (tensor := ref()) is not None]
+        return any(tensor is one or tensor._base is one for tensor in tensors for one in own)
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are of this batch: the same objects, or as many samples (moved to a device, augmented)."""
-        return any(id(tensor) in self._ids for tensor in tensors) or any(
-            tensor.dim() and tensor.shape[0] in self._lengths for tensor in tensors
-        )
+        return self.owns(tensors) or any(tensor.dim() and tensor.shape[0] in self._lengths for tensor in tensors)
 
 
 class Trace:
@@ -110,14 +117,24 @@ class Trace:
         """The passes of which it is not known yet what they were for, oldest first."""
         self.reached: dict[int, Pass] = {}
         """The passes that the running backward has gone through so far, by number."""
+        self.rounds: dict[tuple[int, int, int | None, str], Round] = {}
+        """Unused passes that are being gathered, until the model's next step."""
+        self.turns = 0
+        """How often an optimizer stepped after another one had, each on backwards of its own."""
+        self.turn: tuple[int, int] | None = None
+        """The optimizer that stepped last, and the number of the last backward that it stepped on."""
+        self.running: list[tuple[nn.Module, Pass | None]] = []
+        """The modules whose forward runs just now, the root's first, and whose pass it is (None: not a model's)."""
         self.last_pass: Pass | None = None
         self.last_batch: Batch | None = None
         """What a loader gave last."""
         self.training_samples: dict[int, int] = {}
-        """Fingerprint of a sample that was trained on -> the step at which it first was."""
+        """Fingerprint of a sample that an optimizer stepped on -> the step at which one first did."""
         self.unused_samples: dict[int, int] = {}
         """Fingerprint of a sample that passed a model without training it -> the step at which it first did."""
         self.names: Any = WeakIdKeyDictionary()
+        self.answers: dict[Any, Any] = {}
+        """What one rule found out at some cost and another may want to know; by the question."""
         self.findings: list[Finding] = []
         self.silenced: list[str] = []
         """Rules that raised, with what they raised: a defect of ours, which must not become the script's."""
@@ -128,6 +145,8 @@ class Trace:
         """What ended the script, if it did not end by itself."""
         self.lines = Lines(0)
         """Whether torch keeps the lines of operations."""
+        self.save_to: Path | None = None
+        """The folder for what is kept beside the run (the batch that broke it); None: nothing is."""
         self.scaled: dict[int, float] = {}
         """``id`` of the loss that a GradScaler made last -> its scale."""
         self.by_scaler: Any = None
@@ -192,7 +211,7 @@ class Trace:
         """What is known of a loader."""
         seen: LoaderSeen | None = self._known.get(loader)
         if seen is None:
-            seen = LoaderSeen(len(self.loaders), weakref.ref(loader))
+            seen = LoaderSeen(len(self.loaders), weakref.ref(loader), rows=rows_of(loader))
             self._known[loader] = seen
             self.loaders.append(seen)
         return seen
@@ -213,18 +232,30 @@ class Trace:
         """Whether backwards go through the model, and an optimizer holds its parameters."""
         return model.trained > 0
 
-    def evaluates(self, settled: Pass) -> bool:
-        """Whether an unused pass was an evaluation, as far as is known.
+    @property
+    def alternates(self) -> bool:
+        """Whether optimizers take turns, each on losses of its own: a GAN, an actor and its critic."""
+        return self.turns >= 4 and 4 * self.turns >= self.step
 
-        Its model trains; and it came with another loader than training's, or such passes stand between fewer than half
-        of the model's backwards (a teacher, a generator without gradients, a rollout pass before every one).
+    def evaluates(self, settled: Pass) -> bool:
+        """Whether an unused pass was an evaluation, as far as is known when it is settled.
+
+        Its model has been stepped on before. What is done at every step may be an ingredient of the training (a
+        teacher, pseudo labels, a rollout, a GAN's fakes): it must then be over the same held-out samples each time, and
+        not have been there before the first step. ``Evaluated`` is told later and knows more.
         """
         model = settled.model
-        if settled.phase != "unused" or not self.trains(model):
+        if settled.phase != "unused" or model.first_step is None or settled.step <= model.first_step:
             return False
-        if settled.loader is not None and not settled.loader.trains and any(at.trains for at in self.loaders):
-            return True
-        return 2 * model.segments_with_unused <= max(model.segments, 1)
+        each_step = 2 * model.rounds > model.steps
+        if settled.data == "held-out" and settled.loader is not None and not settled.loader.trains:
+            return not (each_step and model.early)
+        if self.alternates:
+            return False
+        if each_step:
+            known = sum(sample in model.evaluated_samples for sample in settled.samples)
+            return settled.data == "held-out" and not model.early and 0 < len(settled.samples) <= 2 * known
+        return True
 
     # Findings
 

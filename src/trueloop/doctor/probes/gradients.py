@@ -173,13 +173,25 @@ def _watch(seen: OptimizerSeen, close: bool) -> list[_Watched]:
 
 def _accumulated(seen: OptimizerSeen, before: list[_Watched], begun: BackwardBegun, reached: tuple[Pass, ...]) -> None:
     """After a backward: what it added to, it reached."""
-    touched = [
-        was.clean
+    changed = [
+        was
         for was in before
         if was.parameter.grad is not None
         and (was.parameter.grad is not was.gradient or was.parameter.grad._version != was.version)
     ]
-    if touched:
+    if changed:
+        touched = [was.clean for was in changed]
         clean = None if None in touched else all(touched)
         seen.accumulated.append(Accumulation(begun.number, clean, begun.place))
-        seen.passes.extend(one for one in reached if one not in seen.passes)
+        if begun.values:
+            seen.course.losses.append(sum(begun.values))
+        cleared = {id(was.parameter) for was in changed if was.clean}
+        for number in list(seen.reach):  # what was cleared before this backward is no part of the gradients any more
+            seen.reach[number] -= cleared
+            if not seen.reach[number]:
+                del seen.reach[number]
+        seen.passes[:] = [one for one in seen.passes if one.number in seen.reach]
+        for one in reached:
+            if one.number not in seen.reach:
+                seen.passes.append(one)
+            seen.reach.setdefault(one.number, set()).update(id(was.parameter) for was in changed)

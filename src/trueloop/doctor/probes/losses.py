@@ -14,6 +14,7 @@ from torch.nn import functional
 from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.places import here
+from trueloop.doctor.readings import readable
 from trueloop.doctor.trace import Trace
 
 LOSSES = (
@@ -67,7 +68,7 @@ def _listening(trace: Trace, kind: str, original: Any) -> Any:
                 x, y = given.pop(first, None), given.pop(second, None)
                 if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
                     of = trace.last_pass
-                    if of is not None and of.close and output is not None and output.dim() == 0 and not output.is_meta:
+                    if of is not None and of.close and output is not None and output.dim() == 0 and readable(output):
                         of.losses.append(float(output.detach()))
                     trace.tell(LossCalled(kind, x, y, given, output, error, of, here()))
         return output

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from trueloop.doctor.facts import Called, ForwardFailed, ModeSet, ModuleCalled
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.places import here
+from trueloop.doctor.readings import readable
 from trueloop.doctor.samples import fingerprints, tensors_in
 from trueloop.doctor.seen import Pass
 from trueloop.doctor.trace import CLOSE_UNUSED, Trace, two_modes
@@ -29,7 +30,7 @@ OUTPUTS = 4
 
 def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     """Begins to listen; returns what ends it."""
-    running: list[tuple[nn.Module, Pass | None]] = []  # the forwards that have begun, the root's first
+    running = trace.running
     names = _Names()
     inside: list[bool] = []  # train() calls itself for every child
 
@@ -41,9 +42,10 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
             current = running[-1][1] if running else None
             running.append((module, _begin(trace, module) if current is None else current))
 
-    def after(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after(module: nn.Module, inputs: tuple[Any, ...], *rest: Any) -> None:
         if elsewhere():
             return
+        kwargs, output = rest if len(rest) == 2 else ({}, rest[0])  # after an error torch leaves the keyword ones out
         while running and running[-1][0] is not module:  # a forward that was left without its hook
             running.pop()
         if not running:
@@ -63,7 +65,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         if current.close:
             trace.tell(ModuleCalled(module, names.of(root, module), given, output, current))
         if is_root:
-            trace.tell(Called(current, given, output))
+            trace.tell(Called(current, given, output, tuple(kwargs)))
 
     def wrap_train(original: Any) -> Any:
         def train(self: nn.Module, mode: bool = True) -> Any:
@@ -141,17 +143,21 @@ def _end(trace: Trace, current: Pass, given: tuple[Any, ...], output: Any) -> No
     current.shapes = tuple(tuple(tensor.shape) for tensor in inputs)
     if trace.last_batch is not None and trace.last_batch.holds(inputs):
         current.loader = trace.last_batch.loader
-    if current.close and inputs:
+        current.owned = trace.last_batch.owns(inputs)
+    if current.close and inputs and readable(inputs[0]):
         current.samples = fingerprints(inputs[0])
     current.model.passes += 1
 
     def reach(_: Tensor) -> None:
         trace.reached[current.number] = current
 
+    known = True
     for tensor in tensors_in(output, OUTPUTS):
-        if tensor.requires_grad:
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            known = False  # what a backward of torch.func goes through is not seen: it is not told what it was for
+        elif tensor.requires_grad:
             current.needs_grad = True
-            if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-                tensor.register_hook(reach)  # type: ignore[no-untyped-call]
+            tensor.register_hook(reach)  # type: ignore[no-untyped-call]
     trace.last_pass = current
-    trace.open.append(current)
+    if known:
+        trace.open.append(current)

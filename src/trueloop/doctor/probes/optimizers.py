@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim import optimizer as hooks
 
+from trueloop.doctor import phases
 from trueloop.doctor.facts import OptimizerMade, Stepped, Stepping
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.places import here
@@ -41,6 +43,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
             if not elsewhere():
                 seen = trace.optimizer_of(self)
                 seen.place = here()
+                watch(seen)  # from the start: what comes before the first step counts as well
                 trace.tell(OptimizerMade(seen, seen.place))
 
         return init
@@ -49,9 +52,10 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         if elsewhere():
             return
         seen = trace.optimizer_of(optimizer)
-        if not seen.watched:
+        if not seen.watched or (trace.close and not seen.accumulated):  # groups were added, layers frozen or thawed
             watch(seen)
-        closure = bool(args and args[0] is not None) or kwargs.get("closure") is not None
+        given = [*args[1:], kwargs.get("closure")]  # the first one is the optimizer itself
+        closure = any(one is not None for one in given)
         accumulated = tuple(seen.accumulated)
         trace.tell(Stepping(seen, accumulated, closure, trace.by_scaler is not None, here()))
         parameters = seen.parameters()
@@ -73,12 +77,11 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         seen.last_step_place = place
         seen.accumulated.clear()
         seen.passes.clear()
-        for one in passes:
-            if one.loader is not None:
-                one.loader.trains = True
-                trace.epoch = one.loader.iterations - 1
+        seen.reach.clear()
+        phases.stepped(trace, seen, accumulated, passes)
         trace.step += 1
         vitals = None if copies is None else after_step(copies)
+        seen.course.add(trace.step - 1, accumulated, vitals)
         trace.tell(Stepped(seen, accumulated, passes, vitals, trace.by_scaler is not None, place))
         trace.close = trace.step < trace.close_steps or trace.step % trace.close_every == 0
         trace.lines.begin()
@@ -103,7 +106,7 @@ def watch(seen: OptimizerSeen) -> None:
         >>> [tuple(p.shape) for p in seen.watched]
         [(2, 3), (2,)]
     """
-    trained = [p for p in seen.parameters() if p.requires_grad]
+    trained = [p for p in seen.parameters() if p.requires_grad and not is_lazy(p)]
     small = [p for p in trained if p.numel() <= SMALL] or sorted(trained, key=Tensor.numel)[:1]
     chosen = [*small[:1], *small[-1:], *sorted(small, key=Tensor.numel)]
     seen.watched = list({id(p): p for p in chosen}.values())[:WATCHED]

@@ -1,13 +1,16 @@
 """Gradients are never cleared: each step uses the sum of all gradients so far.
 
-Sees: an optimizer steps, and every backward since its last step added to gradients that were there already.
+Sees: an optimizer steps, and every backward since its last step added to gradients that were there already; or, in
+LBFGS, which calls its closure several times a step, the closure does not clear them.
 
 Why it matters: the update follows the sum over all past batches, not this one. The step grows from batch to batch, as
 if the rate rose and the momentum were 1, and the loss swings or diverges.
 
-Usual causes: no ``zero_grad`` in the loop; it is called on another model or optimizer; it stands outside the loop.
+Usual causes: no ``zero_grad`` in the loop; it is called on another model or optimizer; it stands outside the loop, or
+outside the closure.
 
-Fix: call ``optimizer.zero_grad()`` once for each ``optimizer.step()``, before ``backward``.
+Fix: call ``optimizer.zero_grad()`` once for each ``optimizer.step()``, before ``backward``; in a closure, as its first
+line.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Paused, Stepping
+from trueloop.doctor.facts import Paused, Stepped, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
 
 if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
     from trueloop.doctor.trace import Trace
 
 STEPS = 2  # in a row: a first window may begin on gradients that were left by a test pass
@@ -37,19 +41,41 @@ class MissingZeroGrad(Rule):
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
         self._dirty: dict[int, int] = {}  # optimizer -> steps in a row without a clean backward
+        self._partly: dict[int, int] = {}  # optimizer -> steps in a row whose closure cleared nothing
+        self._closures: set[int] = set()
+        self._calls: dict[int, int] = {}  # optimizer -> calls of its closure before the running step
         self._steps = 0
 
-    def stepping(self, fact: Stepping) -> Iterator[Finding]:
-        if fact.optimizer.steps == 0 or not fact.accumulated:
+    def stepping(self, fact: Stepping) -> None:
+        if fact.has_closure:
+            self._closures.add(fact.optimizer.number)
+            self._calls[fact.optimizer.number] = _closure_calls(fact.optimizer)
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        seen, number = fact.optimizer, fact.optimizer.number
+        if not fact.accumulated:
+            return
+        if number in self._closures and self._clears_outside(fact):
+            self._partly[number] = self._partly.get(number, 0) + 1
+            if self._partly[number] == STEPS:
+                yield self.finding(
+                    f"the closure of {seen.kind} does not clear the gradients: its later calls return the sum of all",
+                    f"in one step the closure was called {len(fact.accumulated)} times, and all calls but the first "
+                    "added to the gradients of those before",
+                    place=fact.accumulated[-1].place,
+                    related=[(fact.place, "the step that calls the closure"), (seen.zeroed_place, "cleared here only")],
+                )
+        if seen.steps == 1:  # its first: there was nothing to clear
             return
         self._steps += 1
-        number = fact.optimizer.number
         dirty = all(one.clean is False for one in fact.accumulated)
+        if not dirty and any(one.clean is None for one in fact.accumulated):  # not read
+            return
         self._dirty[number] = self._dirty.get(number, 0) + 1 if dirty else 0
         if self._dirty[number] == STEPS:
             yield self.finding(
-                f"the gradients of {fact.optimizer.kind} are never cleared: each step uses the sum of all so far",
-                f"at step {fact.optimizer.steps + 1} of this optimizer, backward added to gradients that the last "
+                f"the gradients of {seen.kind} are never cleared: each step uses the sum of all so far",
+                f"at step {seen.steps} of this optimizer, backward added to gradients that the last "
                 f"{STEPS} steps had used already",
                 place=fact.accumulated[-1].place,
                 related=[(fact.place, "the step that uses the sum")],
@@ -57,9 +83,24 @@ class MissingZeroGrad(Rule):
 
     def paused(self, fact: Paused) -> None:
         self._dirty.clear()
+        self._partly.clear()
 
     def passed(self) -> str | None:
         return f"gradients were clean before the backward of {self._steps} steps" if self._steps else None
+
+    def _clears_outside(self, fact: Stepped) -> bool:
+        """Several calls of the closure, one backward each, of which only the first found clean gradients."""
+        calls = _closure_calls(fact.optimizer) - self._calls.get(fact.optimizer.number, 0)
+        first, *rest = fact.accumulated
+        return len(rest) > 0 and calls == len(rest) + 1 and first.clean is True and not any(o.clean for o in rest)
+
+
+def _closure_calls(seen: OptimizerSeen) -> int:
+    """How often LBFGS has called its closure; 0 for others, which call it once a step."""
+    optimizer = seen.optimizer
+    if optimizer is None or seen.kind != "LBFGS":
+        return 0
+    return sum(int(state.get("func_evals", 0)) for state in optimizer.state.values())
 
 
 FIRES = {
@@ -77,6 +118,42 @@ FIRES = {
             other.zero_grad()
             F.mse_loss(model(torch.randn(8, 4)), torch.zeros(8, 1)).backward()
             opt.step()
+    """,
+    "one of two optimizers": """
+        body, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        ob, oh = torch.optim.SGD(body.parameters(), lr=1e-3), torch.optim.Adam(head.parameters(), lr=1e-3)
+        for _ in range(8):
+            oh.zero_grad()
+            F.cross_entropy(head(torch.relu(body(torch.randn(8, 4)))), torch.randint(3, (8,))).backward()
+            ob.step()
+            oh.step()
+    """,
+    "a closure that does not clear": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=5)
+        x = torch.randn(32, 4)
+        y = x.sum(1, keepdim=True).sin()
+
+        def closure():
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            return loss
+
+        for _ in range(6):
+            opt.zero_grad()
+            opt.step(closure)
+    """,
+    "no zero_grad around a closure": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+
+        def closure():
+            loss = F.mse_loss(model(torch.randn(8, 4)), torch.zeros(8, 1))
+            loss.backward()
+            return loss
+
+        for _ in range(6):
+            opt.step(closure)
     """,
 }
 
@@ -98,5 +175,55 @@ SILENT = {
             if i % 3 == 2:
                 opt.step()
                 opt.zero_grad()
+    """,
+    "a GAN, cleared before each backward": """
+        G, D = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        og, od = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 1e-3)
+        for i in range(12):
+            fake = G(torch.randn(16, 2))
+            D.zero_grad()
+            F.softplus(-D(torch.randn(16, 2))).mean().backward()
+            F.softplus(D(fake.detach())).mean().backward()
+            od.step()
+            G.zero_grad()
+            F.softplus(-D(fake)).mean().backward()
+            og.step()
+    """,
+    "experts that only some batches reach": """
+        experts = nn.ModuleList([nn.Linear(4, 1) for _ in range(4)])
+        opt = torch.optim.SGD(experts.parameters(), lr=0.01)
+        for i in range(16):
+            opt.zero_grad(set_to_none=i % 2 == 0)
+            x = torch.randn(8, 4)
+            F.mse_loss(experts[random.randrange(4)](x), x.sum(1, keepdim=True)).backward()
+            opt.step()
+    """,
+    "LBFGS, several microbatches in its closure": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+        x = torch.randn(32, 4)
+        y = x.sum(1, keepdim=True)
+
+        def closure():
+            opt.zero_grad()
+            total = 0.0
+            for xs, ys in zip(x.chunk(4), y.chunk(4)):
+                loss = F.mse_loss(model(xs), ys) / 4
+                loss.backward()
+                total += loss.item()
+            return total
+
+        for _ in range(4):
+            opt.step(closure)
+    """,
+    "sparse gradients": """
+        table, head = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 2)
+        os, od = torch.optim.SparseAdam(table.parameters(), 0.01), torch.optim.Adam(head.parameters(), 0.01)
+        for i in range(10):
+            os.zero_grad(set_to_none=False)
+            od.zero_grad()
+            F.cross_entropy(head(table(torch.randint(20, (16,)))), torch.randint(2, (16,))).backward()
+            os.step()
+            od.step()
     """,
 }

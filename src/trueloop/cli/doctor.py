@@ -1,0 +1,231 @@
+"""``trueloop doctor [FLAGS] script.py [its own flags]``: runs a script, unchanged, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from trueloop.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from trueloop.doctor.output import Format, Report
+    from trueloop.doctor.script import Run
+    from trueloop.doctor.settings import Settings
+
+FOUND = 1
+"""The exit code if a finding is as grave as --fail-on, or graver."""
+FAILED = 2
+"""… if the script failed by itself."""
+
+DESCRIPTION = """
+Runs a training script as `python script.py` would, listens to torch, and says what is wrong with the training.
+The script needs no change; what stands behind its name is its own.
+"""
+ENDING = """
+The report goes to standard error, so that standard output is the script's. With --format json, sarif or github it
+goes to standard output, and what the script prints there goes to standard error. --output writes it to a file instead.
+
+exit code: 0 nothing found, 1 a finding of the level of --fail-on or graver, 2 the script failed by itself,
+           130 Ctrl-C
+
+Settings may stand in pyproject.toml, [tool.trueloop]: select, ignore, fail-on, show-passed, max-steps, max-seconds.
+`# trueloop: ignore[rule-name]` on a line keeps a finding back. `trueloop explain NAME` tells more of a rule.
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a script and listens."""
+    given = _parser().parse_args(arguments)
+    from trueloop.doctor import settings as kept
+    from trueloop.doctor.pages import codes
+    from trueloop.doctor.script import Script
+    from trueloop.doctor.script import run as run_script
+
+    if given.module:
+        script = Script(given.module[0], tuple(given.module[1:]), is_module=True)
+    elif given.script:
+        script = Script(given.script[0], tuple(given.script[1:]))
+    else:
+        raise ArgumentError("expected a script to run, got none: trueloop doctor [flags] script.py [its own flags]")
+    settings = kept.read(script.folder).flagged(
+        {key: getattr(given, key) for key in ("select", "ignore", "fail_on", "show_passed", "max_steps", "max_seconds")}
+    )
+    rules = kept.Rules.chosen(codes(), settings.select, settings.ignore)
+    output = None if given.output is None else Path(given.output).absolute()  # the script may change the folder
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError("expected a file in a folder that exists, got one in a folder that does not", file=output)
+    _import_all(given.format)
+    with _place_for(given.format, output) as stream:
+
+        def told(ran: Run) -> int:
+            report = reported(ran, rules.speak)
+            _tell(report, given.format, settings, output, stream)
+            return FAILED if ran.failed else FOUND * settings.fails(report.findings)
+
+        def found(ran: Run) -> None:
+            if output is not None:  # so that something is there if the process is killed
+                _tell(reported(ran, rules.speak), given.format, settings, output, None)
+
+        return run_script(script, told, found=found, max_steps=settings.max_steps, max_seconds=settings.max_seconds)
+
+
+def reported(ran: Run, speak: frozenset[str]) -> Report:
+    """What there is to say of a run.
+
+    Args:
+        ran: the run, over or not.
+        speak: the rules that are asked for, by name.
+    """
+    from trueloop.doctor import suppress
+    from trueloop.doctor.output import Report, Sentence
+    from trueloop.doctor.pages import codes
+    from trueloop.doctor.precedence import nearest_to_the_cause
+
+    trace, over = ran.trace, ran.exit is not None
+    findings = [] if trace is None else list(trace.findings) if over else nearest_to_the_cause(trace.findings)
+    listened = {rule.name for rule in trace.rules} if trace is not None else set()
+    complete = over and not ran.failed and ran.stopped is None and trace is not None and trace.step > 0
+    left, back = suppress.apply(
+        findings, ran.files if over else (), known=codes(), judged=listened & speak if complete else ()
+    )
+    passed, unseen = [], [Sentence(None, note) for note in ran.notes]
+    if trace is None:
+        unseen.append(Sentence(None, "the script did not import torch: there was nothing to listen to"))
+    elif over:
+        unseen += [Sentence(None, note) for note in _unheard(trace)]
+        for rule in trace.rules:
+            if rule.name in speak:
+                passed += [Sentence(rule.name, text)] if (text := _asked(rule.passed)) else []
+                unseen += [Sentence(rule.name, text)] if (text := _asked(rule.unseen)) else []
+        spoken = {finding.name for finding in findings}
+        passed = [one for one in passed if one.name not in spoken]
+    return Report(
+        findings=[finding for finding in left if finding.name in speak],
+        kept_back=[finding for finding in back if finding.name in speak],
+        passed=passed,
+        unseen=unseen,
+        steps=0 if trace is None else trace.step,
+        script={
+            "name": str(ran.script),
+            "arguments": list(ran.script.arguments),
+            "exit": ran.exit,
+            "error": ran.error,
+            "failed": ran.failed,
+            "ended": ran.stopped,
+        },
+        ended=ran.stopped or (f"the script failed ({_short(ran.error)})" if ran.error else None),
+        over=over,
+    )
+
+
+def _unheard(trace: Any) -> Iterator[str]:
+    """What the doctor could not hear, in sentences."""
+    yield from trace.notes
+    if trace.compiled:
+        yield "torch.compile is in use: what happens inside compiled code was not seen"
+    for broken in trace.silenced:
+        yield f"a rule broke and was left out, which is a defect of the doctor: {broken}"
+    if trace.backwards == 0 and trace.step == 0:
+        yield "the script trained nothing: there was no backward and no optimizer step"
+    elif trace.step == 0:
+        yield f"no optimizer step was seen ({trace.backwards} backward{'s' * (trace.backwards != 1)})"
+
+
+def _short(error: str) -> str:
+    line = error.partition("\n")[0]
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _asked(question: Any) -> str | None:
+    try:
+        answer: str | None = question()
+    except Exception:  # a rule's last words must not cost the report
+        return None
+    return answer
+
+
+# Where it goes
+
+
+def _tell(report: Report, form: Format, settings: Settings, output: Path | None, stream: TextIO | None) -> None:
+    from trueloop.doctor.output import counted, screen, text, written
+
+    if form == "text":
+        colours, width = screen(stream if output is None else None)
+        whole = text.write(report, colours=colours, width=width, show_passed=settings.show_passed)
+    else:
+        whole = written(report, form)
+    try:
+        if output is not None:
+            aside = output.with_name(f".{output.name}.{os.getpid()}")
+            aside.write_text(whole, encoding="utf-8")
+            os.replace(aside, output)
+            whole = f"{report.command}: found {counted(report)}; written to {output}\n"
+        if stream is not None:
+            stream.write(whole)
+            stream.flush()
+    except (OSError, ValueError) as error:
+        os.write(2, f"trueloop doctor: the report could not be written: {error}\n".encode())
+
+
+@contextmanager
+def _place_for(form: Format, output: Path | None) -> Iterator[TextIO]:
+    """Where the report goes, kept apart from what the script prints.
+
+    A format for machines has standard output to itself: what the script and its children print there goes to standard
+    error. The place is a copy of the stream, which the script cannot close.
+    """
+    machine = form != "text" and output is None
+    ours = os.fdopen(os.dup(1 if machine else 2), "w", encoding="utf-8", errors="backslashreplace")
+    if machine:
+        sys.stdout.flush()
+        os.dup2(2, 1)
+    with ours:
+        yield ours
+
+
+def _import_all(form: Format) -> None:
+    """Imports what the report needs before the script's folder stands on the path: it may hold a ``json.py``."""
+    from trueloop.doctor import precedence, suppress
+    from trueloop.doctor.output import json, text
+
+    assert all((precedence, suppress, json, text))
+    if form != "text":
+        from importlib import import_module
+
+        import_module(f"trueloop.doctor.output.{form}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from trueloop.doctor.findings import LEVELS
+    from trueloop.doctor.output import FORMATS
+
+    def names(given: str) -> tuple[str, ...]:
+        return tuple(name for name in given.split(",") if name.strip())
+
+    parser = argparse.ArgumentParser(
+        prog="trueloop doctor",
+        usage="trueloop doctor [FLAGS] (script.py | -m module) [its own flags]",
+        description=DESCRIPTION,
+        epilog=ENDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--output", metavar="FILE", help="write the report to a file")
+    parser.add_argument("--fail-on", choices=LEVELS[::-1], help="the mildest level that sets the exit code 1 (warning)")
+    parser.add_argument(
+        "--select", type=names, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
+    )
+    parser.add_argument("--ignore", type=names, metavar="RULES", help="not these")
+    parser.add_argument("--show-passed", action="store_true", help="tell what was checked and found right, too")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="end the script after so many optimizer steps")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="end it after so many seconds")
+    parser.add_argument("script", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

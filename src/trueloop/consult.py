@@ -1,0 +1,118 @@
+"""The doctor in our own loop: it listens to the first steps, then to a sample of them, and its findings are events.
+
+Probes are put in for a few steps at a time and taken out again, so that the steps between cost what they cost without it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, StepEnded, Stop
+
+if TYPE_CHECKING:
+    from trueloop.doctor.findings import Finding
+    from trueloop.doctor.listen import Ear
+
+Events = Generator[Event, Stop | None, None]
+
+FIRST = 8
+"""So many first steps are listened to in a row."""
+WINDOW = 2
+"""So many in a row at each later listening: an order is seen only from one step to the next."""
+DOUBLING_UNTIL = 512
+"""Listenings begin at steps 16, 32, 64 … up to here, and then at every so-many-th: 2 of 512 steps at 1 ms cost 4 µs a step."""
+
+
+def consulted(events: Events) -> Events:
+    """The same events, with ``Found`` among them as the doctor finds something.
+
+    Args:
+        events: a run's, as ``loop.train`` gives them.
+    """
+    from trueloop.doctor.catalogue import sampled_rules
+    from trueloop.doctor.listen import Ear, heard
+    from trueloop.doctor.trace import Trace
+
+    if heard():  # ``trueloop doctor script.py``: somebody listens to all of it
+        yield from events
+        return
+    told: deque[Event] = deque()
+
+    def found(finding: Finding) -> None:
+        told.append(Found(finding.step or 0, finding))
+
+    ear = Ear(Trace(sampled_rules(), found=found))
+    turns = Turns(ear)
+    stop: Stop | None = None
+    error: BaseException | None = None  # of whoever watches; to be thrown into the run
+    try:
+        while True:
+            own = bool(told)
+            if own:
+                event = told.popleft()
+            else:
+                try:
+                    event = events.send(stop) if error is None else events.throw(error)
+                except StopIteration:
+                    return
+                stop = error = None
+                if isinstance(event, RunEnded):
+                    ear.finish()
+                    told.append(event)
+                    continue
+            try:
+                reply = yield event
+            except GeneratorExit:
+                events.close()
+                raise
+            except BaseException as raised:
+                error = raised
+                continue
+            stop = stop or reply
+            if not own:
+                turns.after(event)
+    finally:
+        ear.finish()
+
+
+class Turns:
+    """When the ear listens: told each event of the run, it puts the probes in and takes them out."""
+
+    def __init__(self, ear: Ear) -> None:
+        self._ear = ear
+        self._until = 0
+        self._next = 0
+        self._evaluated = False
+        self._steps_per_epoch: int | None = None
+
+    def after(self, event: Event) -> None:
+        """The event was told, and what comes next has not begun."""
+        match event:
+            case StepEnded(step=step):
+                if step >= self._until and self._ear.listens:
+                    self._pause(step)
+                if step + 1 >= self._next and not self._ear.listens:
+                    self._listen(step)
+                if not self._evaluated and self._steps_per_epoch and step % self._steps_per_epoch == 0:
+                    self._ear.listen()  # the first evaluation
+            case RunStarted(step=step, plan=plan):
+                self._steps_per_epoch = plan.steps_per_epoch
+                self._listen(step)
+            case EvalEnded(step=step):
+                self._evaluated = True
+                if step >= self._until:
+                    self._pause(step)
+            case EpochEnded(step=step):
+                if step >= self._until:
+                    self._pause(step)
+
+    def _listen(self, step: int) -> None:
+        first = self._next == 0
+        self._until = step + (FIRST if first else WINDOW)
+        self._next = max(16, 2 * self._next) if self._next < DOUBLING_UNTIL else self._next + DOUBLING_UNTIL
+        self._ear.listen()
+
+    def _pause(self, step: int) -> None:
+        self._ear.pause()

@@ -1,0 +1,42 @@
+"""``--format github``: workflow commands, which GitHub shows as annotations on the lines of a pull request."""
+
+from __future__ import annotations
+
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.output import Report, plain, shown_path
+
+KINDS = {"error": "error", "warning": "warning", "note": "notice"}
+
+
+def write(report: Report) -> str:
+    """A line a finding.
+
+    Example:
+        >>> from trueloop.doctor.findings import Place
+        >>> place = Place("train.py", 12)
+        >>> found = Finding("broadcast-loss", 304, "error", "certain", "shapes differ", help="squeeze it", place=place)
+        >>> print(write(Report([found])), end="")
+        ::error file=train.py,line=12,title=broadcast-loss (304)::shapes differ%0Ahelp: squeeze it
+    """
+    return "".join(f"{_command(finding)}\n" for finding in report.findings)
+
+
+def _command(finding: Finding) -> str:
+    where = {} if finding.place is None else {"file": shown_path(finding.place.file), "line": str(finding.place.line)}
+    properties = where | {"title": f"{finding.name} ({finding.code})"}
+    text = "\n".join(
+        [
+            finding.message,
+            *(f"evidence: {one}" for one in finding.evidence),
+            *([f"help: {finding.help}"] if finding.help else []),
+        ]
+    )
+    given = ",".join(
+        f"{key}={_escaped(value).replace(':', '%3A').replace(',', '%2C')}" for key, value in properties.items()
+    )
+    return f"::{KINDS[finding.level]} {given}::{_escaped(plain(text))}"
+
+
+def _escaped(text: str) -> str:
+    """As @actions/core does it; in properties, a colon and a comma as well."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

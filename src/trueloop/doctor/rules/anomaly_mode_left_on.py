@@ -1,0 +1,141 @@
+"""Anomaly detection, or a profiler, is on for the whole training.
+
+Sees: anomaly mode is on at all steps of a run, or over many steps in a row; or a profiler records that many.
+
+Why it matters: anomaly mode keeps a stack trace of every operation and checks every gradient: steps took 1.4 to 2.4
+times as long when it was measured (torch 2.13, CPU). A profiler that is never stopped fills the memory.
+
+Usual causes: it was switched on to find a NaN, and forgotten.
+
+Fix: take it out, or switch it on for the few steps in question: ``with torch.autograd.detect_anomaly():``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Ended, Evaluated, Stepped
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.findings import Place
+    from trueloop.doctor.trace import Trace
+
+STEPS = 100  # in a row; a guess: a window of debugging is shorter
+FEWEST = 20  # where all steps of a run are under it; a guess
+PROFILED = 200  # a profiled window may well have a hundred steps; a guess
+EPOCHS = 2  # over a loader: a script that trains, and does not only measure
+
+
+class AnomalyModeLeftOn(Rule):
+    """Asks torch at each step whether it is on."""
+
+    name = "anomaly-mode-left-on"
+    code = 705
+    level = "warning"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        import torch
+
+        super().__init__(trace)
+        profiling = getattr(torch.autograd, "_profiler_enabled", None)
+        self._profiling = profiling if callable(profiling) else lambda: False
+        self._steps = self._on = self._row = self._profiled = 0
+        self._evaluated = False
+        self._place: Place | None = None
+        self._line: Place | None = None
+        self._told = False
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        self._steps += 1
+        if self.trace.lines.user_wants_anomaly:
+            self._on += 1
+            self._row += 1
+            self._place = self.trace.lines.user_place or fact.place
+            if self._row == STEPS and not self._told:
+                yield self._anomaly(f"{STEPS} steps in a row were taken with it")
+        else:
+            self._row = 0
+        self._profiled = self._profiled + 1 if self._profiling() else 0
+        if self._profiled:
+            self._line = fact.place
+        if self._profiled == PROFILED and not self._told:
+            yield self._recorded(f"{PROFILED} steps in a row were recorded")
+
+    def evaluated(self, fact: Evaluated) -> None:
+        self._evaluated = self._evaluated or fact.of.evaluates
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if not self._told and self._on == self._steps >= FEWEST:
+            yield self._anomaly(f"all {self._steps} steps were taken with it")
+        trains = self._evaluated or any(seen.trains and seen.iterations >= EPOCHS for seen in self.trace.loaders)
+        if not self._told and trains and self._profiled == self._steps >= FEWEST:
+            yield self._recorded(f"all {self._steps} steps were recorded")
+
+    def _recorded(self, evidence: str) -> Finding:
+        self._told = True
+        return self.finding(
+            "a profiler records the whole training",
+            evidence,
+            place=self._line,
+            help="Record a few steps: give the profiler a schedule (wait, warmup, active), or leave its block.",
+        )
+
+    def _anomaly(self, evidence: str) -> Finding:
+        self._told = True
+        return self.finding("anomaly detection is on for the whole training", evidence, place=self._place)
+
+    def passed(self) -> str | None:
+        return "anomaly mode was off" if self._steps and not self._on else None
+
+
+FIRES = {
+    "switched on at the head": """
+        torch.autograd.set_detect_anomaly(True)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(25):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+            opt.step()
+        torch.autograd.set_detect_anomaly(False)
+    """,
+    "a block around each step": """
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(25):
+            with torch.autograd.detect_anomaly(check_nan=False):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+                opt.step()
+    """,
+}
+
+SILENT = {
+    "a few steps": """
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for step in range(40):
+            with torch.autograd.set_detect_anomaly(step < 3):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+                opt.step()
+    """,
+    "a profiled window": """
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        def step():
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+            opt.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            for _ in range(5):
+                step()
+        for _ in range(30):
+            step()
+    """,
+}

@@ -1,0 +1,218 @@
+"""A softmax or an argmax runs over the batch: samples compete with each other in the place of classes.
+
+Sees: the softmax before a loss sums to 1 over the batch, or over positions, and not over the dimension where the
+loss expects the classes; or ``argmax`` (``max`` with indices) over dimension 0 of the table of scores, (samples,
+classes), of a model that was trained with cross-entropy.
+
+Why it matters: a sample's probabilities depend on which others are in its batch, and the loss pushes them against
+each other. An argmax over the batch names a sample for each class, not a class for each sample: the metric means
+nothing.
+
+Usual causes: ``dim=0`` by mistake; ``Softmax()`` without ``dim`` on three dimensions; code for one sample used on a
+batch.
+
+Fix: run over the classes: ``dim=1`` for (samples, classes), ``dim=-1`` where the classes come last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.endings import class_dimension, dimension, softmax_behind
+from trueloop.doctor.facts import Chosen, LossCalled
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.readings import off_one, readable
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.seen import ModelSeen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
+
+LOOKS = 5  # calls of the loss that are looked at on each line
+OFF = 0.05  # how far sums of probabilities may be from 1
+BY_CLASS = ("cross_entropy", "nll_loss", "kl_div")
+OTHERS = ("mse_loss", "l1_loss", "binary_cross_entropy", "smooth_l1_loss")
+
+
+class ArgmaxOverWrongDimension(Rule):
+    """Knows it by the softmax's dimension and the sums of its values, and by the tables that ``argmax`` is given."""
+
+    name = "argmax-over-wrong-dimension"
+    code = 311
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._looks: Counter[Place | None] = Counter()
+        self._classes: dict[ModelSeen, int] = {}  # a model that gave (samples, classes) to cross-entropy -> classes
+        self._right = 0
+
+    def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
+        if not self.trace.close or self._looks[fact.place] >= LOOKS or fact.error is not None:
+            return
+        if fact.kind not in BY_CLASS and fact.kind not in OTHERS:
+            return
+        self._looks[fact.place] += 1
+        scores = fact.input
+        if not scores.requires_grad or scores.dim() < 2 or not readable(scores):
+            return
+        by_index = fact.kind in ("cross_entropy", "nll_loss") and not fact.target.is_floating_point()
+        if by_index and scores.dim() == 2 and fact.of is not None:
+            self._classes[fact.of.model] = scores.shape[1]
+        made = softmax_behind(scores)
+        if made is None:
+            return
+        node, log = made
+        dim, shape = dimension(node), node.shape
+        if dim is None or shape is None or len(shape) < 2:
+            return
+        wrong = self._wrong(fact, dim, shape, log)
+        self._right += not wrong
+        if wrong:
+            self._looks[fact.place] = LOOKS
+            expected = class_dimension(scores)
+            name = "log-softmax" if node.op == "LogSoftmax" else "softmax"
+            yield self.finding(
+                f"the {name} before {fact.kind} runs over dim {dim} of {shape}, "
+                + ("the batch: samples compete with each other" if dim == 0 else "which is not that of the classes"),
+                f"values sum to {_sum(scores, expected, log):.3f} over the classes (dim {expected}), 1 over dim {dim}",
+                place=node.place or fact.place,
+                related=[(fact.place, "the loss")] if node.place and node.place != fact.place else (),
+            )
+
+    def chosen(self, fact: Chosen) -> Iterator[Finding]:
+        last = self.trace.last_pass
+        samples, classes = fact.input.shape
+        if fact.dim == 1 or last is None or samples < 2 or classes < 2 or not fact.input.is_floating_point():
+            return
+        if self._classes.get(last.model) != classes or not last.shapes or last.shapes[0][:1] != (samples,):
+            return
+        if fact.place is None or self._looks[fact.place] >= LOOKS:
+            return
+        self._looks[fact.place] = LOOKS
+        over = "all values" if fact.dim is None else "dim 0, the batch,"
+        yield self.finding(
+            f"argmax runs over {over} of the scores ({samples}, {classes}): it names "
+            + (
+                "one place in the whole table"
+                if fact.dim is None
+                else "a sample for each class, not a class for each sample"
+            ),
+            f"the model's scores are {samples} samples by {classes} classes, as cross-entropy was given them",
+            place=fact.place,
+        )
+
+    def passed(self) -> str | None:
+        return "softmaxes before the loss ran over the classes" if self._right else None
+
+    def _wrong(self, fact: LossCalled, dim: int, shape: tuple[int, ...], log: bool) -> bool:
+        scores = fact.input
+        if dim and shape[dim] == 1:
+            return False  # softmax-over-one-value's
+        if fact.kind in BY_CLASS:
+            expected = class_dimension(scores)
+            if fact.kind == "kl_div":  # it has no dimension of classes: only the batch is surely wrong
+                return dim == 0 and shape == tuple(scores.shape) and shape[1] > 1 and self._batch(fact, shape[0])
+            if scores.shape[expected] < 2 or off_one(scores, expected, log=log) < OFF:
+                return False
+            square = scores.dim() == 2 and scores.shape[0] == scores.shape[1]
+            return not (square and _counts_up(fact.target))  # both ways through a table of pairs
+        return dim == 0 and shape == tuple(scores.shape) and shape[1] > 1 and self._batch(fact, shape[0])
+
+    def _batch(self, fact: LossCalled, size: int) -> bool:
+        """Whether a dimension of this size is the batch of the pass before the loss."""
+        return fact.of is not None and bool(fact.of.shapes) and fact.of.shapes[0][:1] == (size,) and size > 1
+
+
+def _counts_up(target: Tensor) -> bool:
+    return target.dim() == 1 and not target.is_floating_point() and target.tolist() == list(range(len(target)))
+
+
+def _sum(tensor: Tensor, dim: int, log: bool) -> float:
+    values = tensor.detach().float()
+    return float((values.exp() if log else values).sum(dim).flatten().median())
+
+
+FIRES = {
+    "log-softmax over the batch": """
+        model = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(dim=0))
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            opt.zero_grad()
+            F.nll_loss(model(x), x[:, :3].argmax(1)).backward()
+            opt.step()
+    """,
+    "softmax over positions": """
+        head = nn.Linear(4, 3)
+        opt = torch.optim.Adam(head.parameters(), lr=0.01)
+        for _ in range(6):
+            x = torch.randn(8, 5, 4)
+            logp = torch.log_softmax(head(x), dim=1)
+            opt.zero_grad()
+            F.nll_loss(logp.reshape(-1, 3), x[..., :3].argmax(-1).reshape(-1)).backward()
+            opt.step()
+    """,
+    "argmax over the batch in the metric": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            y = x[:, :3].argmax(1)
+            opt.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            opt.step()
+        with torch.no_grad():
+            out = model(x)
+            same = (out.argmax(0) == F.one_hot(y, 3).argmax(0)).float().mean()
+    """,
+}
+
+SILENT = {
+    "both ways through a table of pairs": """
+        enc = nn.Linear(4, 3)
+        opt = torch.optim.SGD(enc.parameters(), lr=0.1)
+        for _ in range(6):
+            a, b = enc(torch.randn(8, 4)), enc(torch.randn(8, 4))
+            pairs, labels = a @ b.t(), torch.arange(8)
+            loss = F.nll_loss(F.log_softmax(pairs, 1), labels) + F.nll_loss(F.log_softmax(pairs, 0), labels)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "attention over a bag, a largest feature": """
+        class Bag(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.score, self.head = nn.Linear(4, 1), nn.Linear(8, 2)
+
+            def forward(self, bag):
+                pooled = (torch.softmax(self.score(bag), 0) * bag).sum(0)
+                return self.head(torch.cat([pooled, bag.max(0).values])).unsqueeze(0)
+
+        model = Bag()
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            bag = torch.randn(7, 4)
+            opt.zero_grad()
+            F.cross_entropy(model(bag), (bag[:1, 0] > 0).long()).backward()
+            opt.step()
+    """,
+    "classes first, then turned": """
+        w = nn.Parameter(torch.randn(3, 4))
+        opt = torch.optim.SGD([w], lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            logp = torch.log_softmax(w @ x.t(), 0).t()
+            opt.zero_grad()
+            F.nll_loss(logp, x[:, :3].argmax(1)).backward()
+            opt.step()
+            shown = logp.argmax(1)
+    """,
+}

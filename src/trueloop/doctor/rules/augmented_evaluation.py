@@ -1,0 +1,242 @@
+"""Validation goes through the randomness of the training's augmentation.
+
+Sees: a loader that validates gives other inputs for the same samples (same labels, same order) each time, and shares
+its dataset, or its transform, with the training loader.
+
+Why it matters: the model is judged on distorted samples: the figure is lower than it should be and jumps from one
+validation to the next, and so does every choice that is made by it.
+
+Usual causes: ``random_split`` of one dataset with a random transform; the same transform object in both datasets.
+
+Fix: make two datasets over the same files, one with the training's transform and one without its random parts, and
+split them by the same indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import Evaluated, Fetched
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.samples import fingerprints, tensors_in
+from trueloop.doctor.written import says
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import LoaderSeen
+    from trueloop.doctor.trace import Trace
+
+DIFFER = 0.1  # of the first batch's samples; a transform that acts on half of them leaves a quarter alike at least
+ITERATIONS = 4  # of a loader whose first batch is looked at
+KEPT = 20_000  # fingerprints of training samples
+ON_PURPOSE = ("tta", "test-time", "test time", "robust", "denois", "corrupt")
+
+
+@dataclass
+class _First:
+    """The first batch of a loader's iteration."""
+
+    inputs: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass
+class _Known:
+    seen: LoaderSeen
+    transforms: dict[int, str]
+    """The serial numbers of what its dataset keeps that can be called, and their names."""
+    firsts: list[_First] = field(default_factory=list)
+    epoch: set[int] = field(default_factory=set)
+    """The samples of the first iteration."""
+    again: int = 0
+    """Samples of the second iteration that were in the first one."""
+    fetched: int = 0
+    """Samples of the second iteration."""
+
+
+class AugmentedEvaluation(Rule):
+    """Compares what a loader gives with what it gave before; it never asks a dataset by itself."""
+
+    name = "augmented-evaluation"
+    code = 512
+    level = "warning"
+    certainty = "measured"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._known: dict[int, _Known] = {}
+        self._told = False
+        self._still: set[int] = set()
+
+    def fetched(self, fact: Fetched) -> None:
+        seen = fact.loader
+        if seen.iterations > ITERATIONS or (fact.position and not (seen.trains and seen.iterations <= 2)):
+            return
+        tensors = list(tensors_in(fact.batch, limit=2))
+        if len(tensors) < 2 or not tensors[0].is_floating_point() or tensors[0].dim() < 2 or _continuous(tensors[1]):
+            return
+        known = self._known.get(seen.number)
+        if known is None:
+            known = self._known[seen.number] = _Known(seen, _transforms(seen.dataset))
+        inputs = fingerprints(tensors[0])
+        if fact.position == 0:
+            known.firsts.append(_First(inputs, fingerprints(tensors[1])))
+        if seen.iterations == 1 and len(known.epoch) < KEPT:
+            known.epoch.update(inputs)
+        elif seen.iterations == 2:
+            known.fetched += len(inputs)
+            known.again += sum(sample in known.epoch for sample in inputs)
+
+    def evaluated(self, fact: Evaluated) -> Iterator[Finding]:
+        seen = fact.of.loader
+        if self._told or not fact.of.evaluates or fact.of.data != "held-out" or seen is None:
+            return
+        known = self._known.get(seen.number)
+        if known is None:
+            return
+        shared = self._shared(fact.of.model.loaders, seen)
+        differ = _differ(known.firsts)
+        if differ is not None and differ <= DIFFER:
+            self._still.add(seen.number)
+        by_training = self._random_base(fact.of.model.loaders, seen) if differ is None and fact.of.last else None
+        if not shared or not ((differ or 0.0) > DIFFER or by_training) or says(fact.of.passes[0].place, ON_PURPOSE):
+            return
+        self._told = True
+        train = fact.of.model.loaders[-1]
+        yield self.finding(
+            f"the validation data is augmented at random: it shares {shared} with the training data",
+            f"{differ:.0%} of its first batch's samples were others in another iteration, with the same labels"
+            if differ is not None
+            else f"only {by_training:.0%} of the training samples came again in the second epoch",
+            place=seen.place or fact.of.passes[0].place,
+            certainty="measured" if differ is not None else "likely",
+            related=[(train.place, "the training loader"), (fact.of.passes[0].place, "the validation")],
+        )
+
+    def _shared(self, training: list[LoaderSeen], seen: LoaderSeen) -> str:
+        """What a loader's dataset has in common with a training loader's."""
+        for other in training:
+            if seen.rows is None or other.rows is None:
+                continue
+            if seen.rows.base == other.rows.base:
+                return f"its {seen.rows.kind}"
+            ours, theirs = self._known.get(seen.number), self._known.get(other.number)
+            if ours is not None and theirs is not None:
+                for number, name in ours.transforms.items():
+                    if number in theirs.transforms:
+                        return f"its {name!r}"
+        return ""
+
+    def _random_base(self, training: list[LoaderSeen], seen: LoaderSeen) -> float | None:
+        """The share of samples that came again in the training's second epoch, where hardly any did."""
+        for other in training:
+            known = self._known.get(other.number)
+            if (
+                known is None
+                or not known.fetched
+                or len(known.epoch) >= KEPT
+                or seen.rows is None
+                or other.rows is None
+            ):
+                continue
+            if other.rows.base == seen.rows.base:
+                share = known.again / known.fetched
+                if share < 0.5:
+                    return share
+        return None
+
+    def passed(self) -> str | None:
+        return "validation gave the same inputs each time" if self._still and not self._told else None
+
+
+def _continuous(labels: Any) -> bool:
+    """Targets of floats that are made with the input (a clean image beside a noisy one) make randomness the task."""
+    return bool(labels.is_floating_point() and labels.dim() > 1 and labels[0].numel() > 1)
+
+
+def _transforms(dataset: Any) -> dict[int, str]:
+    """What a dataset keeps that can be called: its transforms."""
+    from torch.utils.data import Subset
+
+    from trueloop.doctor.rows import serial
+
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    kept = getattr(dataset, "__dict__", {})
+    return {serial(value): name for name, value in kept.items() if callable(value)}
+
+
+def _differ(firsts: list[_First]) -> float | None:
+    """The share of samples that changed between two iterations in the same order; None if that cannot be told."""
+    for number, first in enumerate(firsts):
+        for other in firsts[number + 1 :]:
+            if first.labels == other.labels and len(set(first.labels)) > 1 and len(first.inputs) == len(other.inputs):
+                return sum(a != b for a, b in zip(first.inputs, other.inputs, strict=True)) / len(first.inputs)
+    return None
+
+
+_IMAGES = """
+        class Images(Dataset):
+            def __init__(self, x, y, transform=None):
+                self.x, self.y, self.transform = x, y, transform
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return (self.transform(self.x[i]) if self.transform else self.x[i]), self.y[i]
+        x, y = torch.randn(120, 8), torch.randint(0, 3, (120,))
+        noisy = lambda v: v + 0.1 * torch.randn_like(v)
+        model = nn.Linear(8, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        def run(train, val, epochs):
+            for epoch in range(epochs):
+                for a, b in train:
+                    opt.zero_grad()
+                    F.cross_entropy(model(a), b).backward()
+                    opt.step()
+                with torch.no_grad():
+                    right = sum((model(a).argmax(1) == b).sum().item() for a, b in val)
+"""
+
+FIRES = {
+    "one dataset, split": _IMAGES
+    + """
+        a, b = random_split(Images(x, y, noisy), [90, 30])
+        run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
+    """,
+    "one transform for both datasets": _IMAGES
+    + """
+        a, b = Images(x[:90], y[:90], noisy), Images(x[90:], y[90:], noisy)
+        run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
+    """,
+}
+
+SILENT = {
+    "augmented only for training": _IMAGES
+    + """
+        a, b = Images(x[:90], y[:90], noisy), Images(x[90:], y[90:])
+        run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
+    """,
+    "noise is the task": """
+        class Noisy(Dataset):
+            def __init__(self, x):
+                self.x = x
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i] + 0.3 * torch.randn(8), self.x[i]
+        a, b = random_split(Noisy(torch.randn(120, 8)), [90, 30])
+        train, val = DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10)
+        model = nn.Linear(8, 8)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for noisy, clean in train:
+                opt.zero_grad()
+                F.mse_loss(model(noisy), clean).backward()
+                opt.step()
+            with torch.no_grad():
+                total = sum(F.mse_loss(model(noisy), clean).item() for noisy, clean in val)
+    """,
+}

@@ -1,0 +1,368 @@
+"""The best weights were kept without a copy: training went on in them, and they are no longer the best.
+
+Sees: tensors of a ``state_dict()`` that was taken some steps ago are loaded into a model, or saved, and they are still
+the very tensors that the optimizer has been changing since. Or a variable called ``best…``, which held something else
+before, is the very model that is being trained.
+
+Why it matters: ``state_dict()`` gives the live tensors. What is restored, saved or reported as the best is the last;
+early stopping does nothing.
+
+Usual causes: ``best = model.state_dict()`` (also ``.copy()``, ``dict(...)``, or a comprehension over its items, which
+copy the dict and not the tensors); ``best_model = model``.
+
+Fix: ``best = copy.deepcopy(model.state_dict())``, or ``{name: value.clone() for name, value in ...}``, or save to a
+file at that moment.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+import weakref
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trueloop.doctor.facts import StateLoaded, StateSaved, StateTaken, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.keepers import variables_of
+from trueloop.doctor.places import is_users, users_frame
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trueloop.doctor.trace import Trace
+
+LOOKED_AT_EVERY = 5  # steps
+KEPT = 200  # so many of the last states are remembered
+SHARE = 0.5  # of a state's floating tensors that must be the old, live ones
+
+
+class _Taken(NamedTuple):
+    module: weakref.ref[nn.Module]
+    tensors: dict[int, weakref.ref[Tensor]]  # by the address of their numbers
+    step: int
+    place: Place | None
+
+
+class BestWeightsNotCopied(Rule):
+    """Knows it by the identity of storage."""
+
+    name = "best-weights-not-copied"
+    code = 606
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._taken: list[_Taken] = []
+        self._restored = 0
+        self._unset: set[str] = set()  # variables called best… that held something else before
+        self._told = False
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        """Looks now and then whether a variable called ``best…`` is the very model that is being trained."""
+        if self._told or not self.trace.close or self.trace.step % LOOKED_AT_EVERY:
+            return
+        held = {id(parameter) for parameter in fact.optimizer.parameters()}
+        for name, value, other, place in _kept_as_best(held):
+            if value is None:
+                self._unset.add(name)
+            elif name in self._unset:
+                self._told = True
+                yield self.finding(
+                    f"'{name}' is the model itself, not a copy: it goes on being trained after it was kept as the best",
+                    f"'{name}' and '{other}' are one object, and {fact.optimizer.kind} steps on its weights at step "
+                    f"{self.trace.step}",
+                    place=place or fact.place,
+                    related=[(fact.place, "this step changes the best weights as well")],
+                )
+                return
+
+    def state_taken(self, fact: StateTaken) -> None:
+        tensors = {value.data_ptr(): weakref.ref(value) for value in _tensors(fact.state)}
+        self._taken.append(_Taken(weakref.ref(fact.module), tensors, self.trace.step, fact.place))
+        self._taken = [one for one in self._taken if any(ref() is not None for ref in one.tensors.values())][-KEPT:]
+
+    def state_loaded(self, fact: StateLoaded) -> Iterator[Finding]:
+        if not self.trace.step:
+            return
+        old = self._old(fact.state)
+        own = {value.data_ptr() for value in fact.module.parameters()}
+        if old is None:
+            names = dict(fact.module.named_parameters())
+            given = [value for name, value in fact.state.items() if name in names and hasattr(value, "data_ptr")]
+            if given and all(value.data_ptr() in own for value in given):
+                yield from self._alias(fact, own)
+            else:
+                self._restored += 1
+            return
+        itself = old.module() is fact.module or any(address in own for address in old.tensors)
+        if not itself and old.step == 0:  # a view of another model that is taken once, and read again and again
+            return
+        yield self._tell(old, fact.place, "loaded" if itself else "loaded into another model")
+
+    def state_saved(self, fact: StateSaved) -> Iterator[Finding]:
+        if not self.trace.step or not self._taken:
+            return
+        content = fact.content
+        parts = [content, *(content.values() if isinstance(content, Mapping) else ())]
+        for part in parts:
+            if isinstance(part, Mapping) and (old := self._old(part)) is not None and old.step > 0:
+                yield self._tell(old, fact.place, "saved")
+                return
+
+    def _old(self, state: Mapping[str, Any]) -> _Taken | None:
+        """When and where these tensors were taken, if that was some steps ago and they are live still."""
+        given = _tensors(state)
+        for taken in reversed(self._taken):
+            module = taken.module()
+            if module is None or taken.step >= self._stepped(module):
+                continue
+            live = {value.data_ptr() for value in module.parameters()}
+            same = [
+                value
+                for value in given
+                if (ref := taken.tensors.get(value.data_ptr())) is not None
+                and ref() is value
+                and value.data_ptr() in live
+            ]
+            if same and len(same) >= SHARE * len(given):
+                return taken
+        return None
+
+    def _stepped(self, module: nn.Module) -> int:
+        """The number of steps so far, if an optimizer holds this module's parameters; 0 if none does."""
+        own = {id(parameter) for parameter in module.parameters()}
+        held = any(seen.steps and any(id(p) in own for p in seen.parameters()) for seen in self.trace.optimizers)
+        gone = any(seen.steps and seen.optimizer is None for seen in self.trace.optimizers)  # it lived in a function
+        return self.trace.step if held or gone else 0
+
+    def _alias(self, fact: StateLoaded, own: set[int]) -> Iterator[Finding]:
+        """A model is loaded from itself: what was kept is another name of it, or of its tensors."""
+        if self._told:
+            return
+        taken = next((one for one in reversed(self._taken) if any(address in own for address in one.tensors)), None)
+        if taken is not None and self._stepped(fact.module):
+            yield self.finding(
+                "a model is loaded with its own weights of this moment: what was kept is the model itself, not a copy",
+                f"all tensors that are loaded at step {self.trace.step} are the model's own",
+                place=fact.place,
+                certainty="likely",
+            )
+
+    def _tell(self, old: _Taken, place: Place | None, done: str) -> Finding:
+        return self.finding(
+            f"the weights kept at step {old.step} are {done} at step {self.trace.step}, but they are not a copy: they "
+            "are the last ones",
+            f"the kept tensors are the model's own; {self.trace.step - old.step} optimizer steps changed them since",
+            place=old.place or place,
+            related=[(place, f"{done} here")],
+        )
+
+    def passed(self) -> str | None:
+        return f"weights that were loaded {self._restored} times were copies" if self._restored else None
+
+
+def _kept_as_best(held: set[int]) -> Iterator[tuple[str, object, str, Place | None]]:
+    """Variables called ``best…`` in the user's running functions.
+
+    Yields:
+        Its name; the model with these parameters if it is that, else None; the model's other name; the line that made
+        them one.
+    """
+    from torch import nn
+
+    frame: FrameType | None = users_frame(2)
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            variables = variables_of(frame)
+            owner = variables.get("self")
+            spaces = [("", variables), ("self.", dict(getattr(owner, "__dict__", {})))]
+            if isinstance(owner, nn.Module):
+                spaces[1][1].update(owner._modules)
+            for prefix, space in spaces:
+                for name, value in space.items():
+                    if "best" not in name.lower():
+                        continue
+                    model = isinstance(value, nn.Module) and any(id(p) in held for p in value.parameters())
+                    others = [key for key, one in space.items() if one is value and "best" not in key.lower()]
+                    if model and others:
+                        yield (
+                            prefix + name,
+                            value,
+                            prefix + others[0],
+                            _alias_line(frame, prefix + name, prefix + others[0]),
+                        )
+                    elif not model:
+                        yield prefix + name, None, "", None
+        frame = frame.f_back
+
+
+def _alias_line(frame: FrameType, name: str, other: str) -> Place | None:
+    pattern = re.compile(rf"(?:^|[\s,(]){re.escape(name)}\s*(?:,.*)?=(?!=).*\b{re.escape(other)}\b")
+    file = frame.f_code.co_filename
+    lines = enumerate(linecache.getlines(file), 1)
+    return next((Place(file, number) for number, line in lines if pattern.search(line)), None)
+
+
+def _tensors(state: Mapping[str, Any]) -> list[Tensor]:
+    import torch
+
+    return [
+        value
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.layout == torch.strided
+        and not value.is_meta and value.numel()
+    ]  # fmt: skip
+
+
+FIRES = {
+    "the best state is kept as it is": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        best, best_state = 1e9, None
+        for epoch in range(4):
+            for _ in range(3):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                opt.step()
+            with torch.no_grad():
+                val = F.mse_loss(model(torch.ones(8, 4)), torch.zeros(8, 1)).item()
+            if best_state is None:
+                best, best_state = val, model.state_dict()
+        model.load_state_dict(best_state)
+    """,
+    "the dict is copied, its tensors are not": """
+        class Keeper:
+            def __init__(self, model):
+                self.model, self.best = model, None
+
+            def keep(self):
+                self.best = {k: v for k, v in self.model.state_dict().items()}
+
+            def restore(self):
+                self.model.load_state_dict(self.best)
+
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        keeper = Keeper(model)
+        opt = torch.optim.Adam(model.parameters())
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            if i == 5:
+                keeper.keep()
+        keeper.restore()
+    """,
+    "saved at the end": """
+        import io
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            if i == 4:
+                best = model.state_dict().copy()
+        torch.save({"model": best}, io.BytesIO())
+    """,
+    "the model is kept by reference": """
+        def train(net):
+            opt = torch.optim.SGD(net.parameters(), lr=0.05)
+            best, best_model = 1e9, None
+            for epoch in range(6):
+                for _ in range(5):
+                    opt.zero_grad()
+                    F.mse_loss(net(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                    opt.step()
+                with torch.no_grad():
+                    val = F.mse_loss(net(torch.ones(8, 4)), torch.zeros(8, 1)).item()
+                if val < best:
+                    best, best_model = val, net
+            return best_model
+
+        train(nn.Linear(4, 1))
+    """,
+    "another name of the same model": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        best_model = model
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+        model.load_state_dict(best_model.state_dict())
+    """,
+}
+
+SILENT = {
+    "the best settings are trained again": """
+        def train(model):
+            opt = torch.optim.SGD(model.parameters(), lr=0.05)
+            for _ in range(12):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                opt.step()
+            return model
+
+        best_model = None
+        for _ in range(2):
+            model = train(nn.Linear(4, 1))
+        best_model = nn.Linear(4, 1)
+        train(best_model)
+    """,
+    "a deep copy": """
+        import copy
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            if i == 4:
+                best = copy.deepcopy(model.state_dict())
+        model.load_state_dict(best)
+    """,
+    "clones": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            if i == 4:
+                best = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(best)
+    """,
+    "a target network": """
+        net, target = nn.Linear(4, 2), nn.Linear(4, 2)
+        target.load_state_dict(net.state_dict())
+        opt = torch.optim.SGD(net.parameters(), lr=0.05)
+        for i in range(10):
+            x = torch.randn(8, 4)
+            with torch.no_grad():
+                goal = target(x).max(1).values
+            opt.zero_grad()
+            F.mse_loss(net(x)[:, 0], 0.9 * goal).backward()
+            opt.step()
+            if i % 3 == 0:
+                target.load_state_dict(net.state_dict())
+    """,
+    "a running average over the state": """
+        import copy
+        net = nn.Linear(4, 1)
+        ema = copy.deepcopy(net)
+        opt = torch.optim.SGD(net.parameters(), lr=0.05)
+        for i in range(10):
+            opt.zero_grad()
+            F.mse_loss(net(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            now = net.state_dict()
+            for k, v in ema.state_dict().items():
+                v.mul_(0.9).add_(now[k], alpha=0.1)
+        net.load_state_dict(ema.state_dict())
+    """,
+}

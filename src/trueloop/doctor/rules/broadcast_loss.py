@@ -1,0 +1,219 @@
+"""Predictions (N, 1) meet targets (N,): each prediction is compared with every target.
+
+Sees: the two sides of an element-wise loss differ in shape as (N, 1) and (N,) do, so that a table of N x N comes of
+it. Torch's own losses (``mse_loss``, ``l1_loss`` …) show their arguments; a loss written by hand shows in its graph
+a difference or a product of N x N out of N predictions, which is then averaged.
+
+Why it matters: the mean runs over all pairs. It is smallest when every prediction is the mean of all targets, so
+the model learns to ignore its input, and no error is raised.
+
+Usual causes: a last layer ``nn.Linear(…, 1)`` without ``squeeze(1)``; targets that were never given their column.
+
+Fix: bring both to one shape: ``prediction.squeeze(1)``, or ``target.unsqueeze(1)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.endings import residuals
+from trueloop.doctor.facts import BackwardBegun, LossCalled
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.graph import Node
+from trueloop.doctor.readings import ends
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+KINDS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss")
+LOOKS = 20  # calls of a loss that are looked at on each line; shapes alone, so it costs next to nothing
+GRAPHS = 3  # the first graphs are read for losses by hand: torch keeps the lines of as many
+MEANT = re.compile(r"None|unsqueeze|newaxis|transpose|permute|expand|view|reshape|outer|cdist|\.mT\b|\.T\b|\.t\(")
+"""Words by which a line says that it wants all pairs."""
+
+Shape = tuple[int, ...]
+
+
+class BroadcastLoss(Rule):
+    """Knows it by shapes."""
+
+    name = "broadcast-loss"
+    code = 304
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._looks: Counter[Place | None] = Counter()
+        self._right = 0
+
+    def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
+        if fact.kind not in KINDS or self._looks[fact.place] >= LOOKS:
+            return
+        self._looks[fact.place] += 1
+        one, other = tuple(fact.input.shape), tuple(fact.target.shape)
+        self._right += one == other
+        if fact.error is not None or not crossed(one, other):
+            return
+        between = ends(fact.target if fact.input.requires_grad else fact.input)
+        if between is not None and between[0] == between[1]:
+            return  # a constant target (a GAN's ones): the mean over all pairs is the same mean
+        self._looks[fact.place] = LOOKS
+        yield self.finding(
+            f"{fact.kind} compares each of {len(fact.input)} predictions with every target: {one} against {other}",
+            f"the input is {one}, the target {other}: they broadcast to {_table(one, other)}",
+            place=fact.place,
+        )
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
+        if fact.number >= GRAPHS:
+            return
+        for found in residuals(fact.graph):
+            table, side = found.node.shape, found.predicted.shape
+            if not _spread(table, side) or table is None or side is None or _shaped_by_hand(found.predicted, side):
+                continue
+            kept = found.data if found.node.op == "Mul" else None
+            if kept is not None and not crossed(side, tuple(kept.shape)):
+                continue
+            place = found.node.place
+            if place is None or MEANT.search(place.source):
+                continue
+            other = tuple(kept.shape) if kept is not None else (table[1:] if len(side) == len(table) else (*side, 1))
+            what = "difference" if found.node.op == "Sub" else "product"
+            yield self.finding(
+                f"the loss takes each of {table[0]} predictions with every target: {side} with {other} gives {table}",
+                f"{found.node.op}Backward0 on the way to the loss: the side of the model is {side}, the {what} {table}",
+                place=place,
+                related=[(fact.place, "the backward through it")],
+            )
+
+    def passed(self) -> str | None:
+        return "predictions and targets had the same shape" if self._right else None
+
+
+def crossed(one: Shape, other: Shape) -> bool:
+    """Whether two shapes differ by a column alone, and broadcast to a table of all pairs.
+
+    Example:
+        >>> crossed((8, 1), (8,)), crossed((8,), (8, 1)), crossed((8, 1), (8, 1)), crossed((8, 3), (3,))
+        (True, True, False, False)
+    """
+    short, long = sorted((one, other), key=len)
+    return (
+        len(long) == len(short) + 1
+        and bool(short)
+        and short[0] > 1
+        and long[:2] == (short[0], 1)
+        and long[2:] == short[1:]
+    )
+
+
+def _table(one: Shape, other: Shape) -> Shape:
+    short, long = sorted((one, other), key=len)
+    return (long[0], *short)
+
+
+def _spread(table: Shape | None, side: Shape | None) -> bool:
+    if table is None or side is None or len(table) < 2 or table[0] != table[1] or table[0] < 2:
+        return False
+    return side in ((table[0], 1, *table[2:]), (table[0], *table[2:])) and side != table
+
+
+def _shaped_by_hand(node: Node, side: Shape) -> bool:
+    """A column that the script made of a row just before: then all pairs are meant."""
+    below = next(iter(node.inputs), None)
+    return (
+        len(side) > 1
+        and below is not None
+        and below.shape is not None
+        and len(below.shape) < len(side)
+        and (node.op in ("Unsqueeze", "View", "Index", "UnsafeView", "ReshapeAlias"))
+    )
+
+
+FIRES = {
+    "mse of a column and a row": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            opt.zero_grad()
+            F.mse_loss(model(x), x.sum(1)).backward()
+            opt.step()
+    """,
+    "by hand, with a squared difference": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            y = x.sum(1)
+            guess = model(x)
+            loss = ((guess - y) ** 2).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "a row of predictions and a column of targets": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        huber = nn.SmoothL1Loss()
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            y = x.sum(1, keepdim=True)
+            opt.zero_grad()
+            huber(model(x).squeeze(), y).backward()
+            opt.step()
+    """,
+    "advantages of another shape": """
+        policy = nn.Linear(4, 2)
+        opt = torch.optim.Adam(policy.parameters(), lr=0.01)
+        for _ in range(6):
+            states, actions, advantage = torch.randn(16, 4), torch.randint(0, 2, (16, 1)), torch.randn(16)
+            logp = torch.log_softmax(policy(states), 1).gather(1, actions)
+            loss = -(logp * advantage).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "quantiles, ensembles and scalars on purpose": """
+        model = nn.Linear(4, 5)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        tau = torch.linspace(0.1, 0.9, 5)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            y = x.sum(1, keepdim=True)
+            q = model(x)
+            pinball = torch.maximum(tau * (y - q), (tau - 1) * (y - q)).mean()
+            pairs = F.smooth_l1_loss(q.unsqueeze(2), q.detach().unsqueeze(1))
+            opt.zero_grad()
+            (pinball + 0.1 * pairs + F.mse_loss(q, torch.tensor(0.0))).backward()
+            opt.step()
+    """,
+    "ones for a discriminator": """
+        D = nn.Linear(2, 1)
+        opt = torch.optim.Adam(D.parameters(), lr=0.01)
+        for _ in range(6):
+            opt.zero_grad()
+            real, fake = D(torch.randn(16, 2)), D(torch.zeros(16, 2))
+            (F.mse_loss(real, torch.ones(16)) + F.mse_loss(fake, torch.zeros(16))).backward()
+            opt.step()
+    """,
+    "distances between all pairs": """
+        G = nn.Linear(3, 1)
+        opt = torch.optim.Adam(G.parameters(), lr=0.01)
+        for _ in range(6):
+            fake, real = G(torch.randn(16, 3)), torch.randn(16, 1)
+            energy = 2 * (fake - real.t()).abs().mean() - (fake - fake.t()).abs().mean()
+            opt.zero_grad()
+            energy.backward()
+            opt.step()
+    """,
+}

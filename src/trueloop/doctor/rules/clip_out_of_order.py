@@ -1,0 +1,325 @@
+"""Gradients are clipped at a moment when it has no effect on the step, or the wrong one.
+
+Sees: ``clip_grad_norm_`` or ``clip_grad_value_`` is called when no backward has reached the parameters since the last
+step (before backward, or after the step), and the step then uses gradients that were not clipped after their last
+backward, three times in a row (a guess). Or the loss was scaled by a GradScaler and the gradients are clipped before
+``scaler.unscale_``, twice in a row. A limit above 1e6 only measures the norm and does not count.
+
+Why it matters: the step goes unclipped while the code says otherwise; clipped before ``unscale_``, gradients that are
+larger by the scale (65536 at first) are cut down to almost nothing.
+
+Usual causes: the clip stands before ``backward`` or after ``step``; ``scaler.unscale_(optimizer)`` is missing.
+
+Fix: clip between ``backward`` and ``step``; with a GradScaler, after ``scaler.unscale_(optimizer)``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import (
+    BackwardBegun,
+    Clipped,
+    Ended,
+    OptimizerMade,
+    Paused,
+    Scaled,
+    ScalerStepped,
+    Stepping,
+    Unscaled,
+)
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.places import raised_at
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untouched import is_zero
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.trace import Trace
+
+STEPS = 3
+SCALED_STEPS = 2
+LOOSE = 1e6  # a limit that clips nothing: the call only measures
+OF_SCALE = 0.01  # a limit above this share of the scale was multiplied by it, and is meant for scaled gradients
+
+
+@dataclass
+class Order:
+    """What was clipped since the last step of one optimizer, and how often it was out of order."""
+
+    idle: Clipped | None = None
+    """A clip before any backward of this step."""
+    idle_found: str = ""
+    last: int = -1
+    """The backward after which it was last clipped."""
+    last_place: Place | None = None
+    idle_steps: int = 0
+    unscaled: bool = False
+    scaled: tuple[Place | None, float, float] | None = None
+    """A clip of scaled gradients: where, the limit, the norm it saw."""
+    scaled_steps: int = 0
+
+
+class ClipOutOfOrder(Rule):
+    """Follows backward, clip and step of each optimizer."""
+
+    name = "clip-out-of-order"
+    code = 108
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._orders: dict[int, Order] = {}
+        self._owners: dict[int, list[OptimizerSeen]] = {}  # id of a parameter -> the optimizers that hold it
+        self._right: set[Place | None] = set()  # lines that clip in order, for some optimizer
+        self._scaler: weakref.ref[Any] | None = None
+        self._scaled_backward = -1
+        self._in_order = 0
+
+    def optimizer_made(self, fact: OptimizerMade) -> None:
+        self._owners.clear()
+
+    def scaled(self, fact: Scaled) -> None:
+        if self._scaler is None or self._scaler() is not fact.scaler:
+            self._scaler = weakref.ref(fact.scaler)
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        if fact.scaled:
+            self._scaled_backward = fact.number
+
+    def unscaled(self, fact: Unscaled) -> None:
+        order = self._orders.get(self.trace.optimizer_of(fact.optimizer).number)
+        if order is not None:
+            order.unscaled = True
+
+    def clipped(self, fact: Clipped) -> None:
+        if not fact.parameters or fact.limit > LOOSE or not self.trace.close:
+            return
+        for seen in self._holders(fact.parameters[0]):
+            order = self._orders.setdefault(seen.number, Order())
+            if not seen.accumulated:
+                if order.idle is None:
+                    order.idle, order.idle_found = fact._replace(parameters=(), norm=None), _found(fact)
+                continue
+            order.last, order.last_place = seen.accumulated[-1].backward, fact.place
+            if order.last == self._scaled_backward and not order.unscaled:
+                scale = self._scale()
+                if scale > 1 and fact.limit < OF_SCALE * scale:
+                    order.scaled = fact.place, fact.limit, float("nan") if fact.norm is None else float(fact.norm)
+
+    def stepping(self, fact: Stepping) -> Iterator[Finding]:
+        order = self._orders.get(fact.optimizer.number)
+        if order is None or fact.has_closure or not fact.accumulated:
+            return
+        if not self.trace.close:
+            self._orders.pop(fact.optimizer.number)
+            return
+        idle, last, scaled = order.idle, order.last, order.scaled
+        order.idle, order.last, order.scaled, order.unscaled = None, -1, None, False
+        if last == fact.accumulated[-1].backward:
+            self._right.add(order.last_place)
+            self._in_order += 1
+            order.idle_steps = 0
+        elif idle is not None:
+            order.idle_steps += 1
+            if order.idle_steps >= STEPS and idle.place not in self._right and order.idle_steps < 2 * STEPS:
+                yield self._of_idle(fact, idle, order.idle_found)
+        order.scaled_steps = order.scaled_steps + 1 if scaled and fact.by_scaler else 0
+        if scaled and order.scaled_steps == SCALED_STEPS:
+            yield self._of_scaled(fact, scaled)
+
+    def scaler_stepped(self, fact: ScalerStepped) -> None:
+        order = self._orders.get(self.trace.optimizer_of(fact.optimizer).number)
+        if order is not None:
+            order.scaled, order.unscaled = None, False
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        raised = isinstance(fact.error, RuntimeError) and "empty" in str(fact.error)
+        none_yet = not any(seen.accumulated for seen in self.trace.optimizers)
+        if fact.error is not None and raised and none_yet and _raised_in(fact.error, "clip_grad_value_"):
+            yield self.finding(
+                "gradients are clipped before backward has made any: torch stops the script",
+                f"clip_grad_value_ found no gradients and raised: {str(fact.error).splitlines()[0]}",
+                place=raised_at(fact.error),
+            )
+
+    def paused(self, fact: Paused) -> None:
+        self._orders.clear()
+
+    def passed(self) -> str | None:
+        return f"{self._in_order} steps were clipped between backward and step" if self._in_order else None
+
+    def _holders(self, parameter: Tensor) -> list[OptimizerSeen]:
+        known = self._owners.get(id(parameter))
+        if known is None:
+            known = [seen for seen in self.trace.optimizers if any(p is parameter for p in seen.parameters())]
+            self._owners[id(parameter)] = known
+        return known
+
+    def _scale(self) -> float:
+        scaler = None if self._scaler is None else self._scaler()
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _of_idle(self, fact: Stepping, idle: Clipped, found: str) -> Finding:
+        last = fact.accumulated[-1].place
+        after = found.startswith("gradients that")
+        return self.finding(
+            f"gradients are clipped {'after the step' if after else 'before backward'}: "
+            f"{fact.optimizer.kind} steps on unclipped ones",
+            f"in {STEPS} steps in a row, clip_grad_{idle.kind}_(…, {idle.limit:g}) found {found}, "
+            "and nothing was clipped between the last backward and the step",
+            place=idle.place,
+            related=[(last, "the backward that makes the gradients"), (fact.place, "the step that uses them")],
+        )
+
+    def _of_scaled(self, fact: Stepping, scaled: tuple[Place | None, float, float]) -> Finding:
+        place, limit, norm = scaled
+        return self.finding(
+            f"gradients are clipped to {limit:g} while they are still multiplied by the GradScaler's scale",
+            f"the loss was scaled by {self._scale():g} and unscale_ had not been called: the norm seen was {norm:.4g}",
+            place=place,
+            related=[(fact.accumulated[-1].place, "the scaled backward"), (fact.place, "the step")],
+            help="Call scaler.unscale_(optimizer) before clipping.",
+        )
+
+
+def _raised_in(error: BaseException, function: str) -> bool:
+    trail = error.__traceback__
+    while trail is not None:
+        if trail.tb_frame.f_code.co_name == function:
+            return True
+        trail = trail.tb_next
+    return False
+
+
+def _found(fact: Clipped) -> str:
+    if all(p.grad is None for p in fact.parameters):
+        return "no gradients"
+    if all(is_zero(p.grad) for p in fact.parameters):
+        return "only zeros"
+    return "gradients that a step had used already"
+
+
+FIRES = {
+    "before backward": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            opt.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)
+            loss.backward()
+            opt.step()
+    """,
+    "before backward, the gradients are zeros": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            opt.zero_grad(set_to_none=False)
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            loss.backward()
+            opt.step()
+    """,
+    "after the step, zeroed at the end": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+
+        def update(loss):
+            loss.backward()
+            opt.step()
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+            opt.zero_grad()
+
+        for i in range(12):
+            x = torch.randn(8, 4)
+            update(F.smooth_l1_loss(model(x), x.sum(1, keepdim=True)))
+    """,
+    "before each backward of a window": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(24):
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))) / 2
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            loss.backward()
+            if i % 2:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "scaled": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for i in range(12):
+            opt.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            scaler.scale(loss).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(opt)
+            scaler.update()
+    """,
+}
+
+SILENT = {
+    "in order": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            (F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))) / 3).backward()
+            if i % 3 == 2:
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                opt.step()
+                opt.zero_grad()
+    """,
+    "a norm is only measured after the step": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+            opt.step()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    """,
+    "two players, one helper": """
+        actor, critic = nn.Linear(4, 2), nn.Linear(4, 1)
+        oa, oc = torch.optim.Adam(actor.parameters(), 1e-3), torch.optim.Adam(critic.parameters(), 1e-3)
+
+        def apply(net, opt, loss):
+            opt.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            opt.step()
+
+        for i in range(20):
+            s = torch.randn(16, 4)
+            r = s.sum(1, keepdim=True)
+            value = critic(s)
+            apply(critic, oc, F.mse_loss(value, r))
+            d = torch.distributions.Categorical(logits=actor(s))
+            a = d.sample()
+            apply(actor, oa, -(d.log_prob(a) * (r - value.detach())[:, 0]).mean())
+    """,
+    "unscaled first, or limited in scaled units": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for i in range(12):
+            opt.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            scaler.scale(loss).backward()
+            if i % 2:
+                scaler.unscale_(opt)
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            else:
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0 * scaler.get_scale())
+            scaler.step(opt)
+            scaler.update()
+    """,
+}

@@ -1,0 +1,241 @@
+"""Validation runs in train mode: dropout is at work, or batch statistics are.
+
+Sees: passes over held-out samples, through which no backward goes, of a model that is trained in between; its root is
+in train mode, and it has dropout or batch statistics.
+
+Why it matters: with dropout the figures are those of a crippled network, and differ each time. Batch normalisation
+uses the statistics of the validation batch instead of those learnt, and even learns from it.
+
+Usual causes: ``model.eval()`` is not called before validation; ``model.eval`` stands there without its brackets;
+another model is switched than the one that is called.
+
+Fix: call ``model.eval()`` before validation, and ``model.train()`` after it.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Evaluated, ForwardFailed
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.written import says
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import Round
+    from trueloop.doctor.trace import Trace
+
+DRAWS = 3  # passes over the same samples in one round: Monte-Carlo dropout
+ON_PURPOSE = ("monte", "mc_", "mc dropout", "mcdropout", "mc-dropout", "uncertain", "bayes", "update_bn", "recalib")
+CALIBRATES = ("calibrat", "running_stat", "running stat", "bn_stat", "bn stat", "batchnorm stat", "batch_stat")
+NOT_CALLED = re.compile(r"^\s*[\w.]+\.eval\s*(#.*)?$")
+ABOVE = 12  # lines above the pass in which `model.eval` without brackets is looked for
+
+
+class EvaluationInTrainMode(Rule):
+    """Knows it by the modes of the layers at the time of the pass, and by what the pass was for."""
+
+    name = "evaluation-in-train-mode"
+    code = 201
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._rounds: dict[int, int] = {}  # model -> evaluations in train mode
+        self._told: set[int] = set()
+        self._right = 0
+
+    def evaluated(self, fact: Evaluated) -> Iterator[Finding]:
+        of = fact.of
+        if not of.evaluates or of.data != "held-out":
+            return
+        wrong = [one for one in of.passes if one.training and one.moving]
+        if not wrong:
+            self._right += any(not one.training and one.resting for one in of.passes)
+            return
+        number = of.model.number
+        if number in self._told or _draws(of) or says(wrong[0].place, (*ON_PURPOSE, *CALIBRATES)):
+            return
+        self._rounds[number] = self._rounds.get(number, 0) + 1
+        again = self._rounds[number] > 1 or (of.again and of.loader is None)
+        if not again and not of.last:
+            return
+        self._told.add(number)
+        first = wrong[0]
+        layers = dict(of.model.layers)
+        named = ", ".join(
+            f"{name or 'itself'} ({type(layers[name]).__name__})" for name in first.moving[:4] if name in layers
+        )
+        more = f" and {len(first.moving) - 4} more" if len(first.moving) > 4 else ""
+        yield self.finding(
+            f"{of.model.kind} is evaluated in train mode: {named}{more} at work",
+            f"{len(wrong)} of {len(of.passes)} passes over held-out samples after step {of.step} were made in train "
+            "mode, and no backward went through them",
+            place=first.place,
+            related=[(_not_called(first.place), "`eval` is named here, and not called")],
+        )
+
+    def forward_failed(self, fact: ForwardFailed) -> Iterator[Finding]:
+        of = fact.of
+        if of is None or of.grad or not of.training or of.model.first_step is None or of.model.number in self._told:
+            return
+        if "more than 1 value per channel" in str(fact.error):
+            self._told.add(of.model.number)
+            yield self.finding(
+                f"{of.model.kind} is evaluated in train mode, in which its batch statistics need more than one sample",
+                f"{fact.name or of.model.kind} raised: {fact.error}",
+                place=of.place,
+            )
+
+    def passed(self) -> str | None:
+        return f"{self._right} evaluations were made in eval mode" if self._right else None
+
+
+def _draws(of: Round) -> bool:
+    drawn = Counter(one.samples for one in of.passes if one.samples)
+    return bool(drawn) and max(drawn.values()) >= DRAWS
+
+
+def _not_called(place: Place | None) -> Place | None:
+    if place is None:
+        return None
+    for line in range(place.line, max(0, place.line - ABOVE), -1):
+        if NOT_CALLED.match(linecache.getline(place.file, line)):
+            return Place(place.file, line)
+    return None
+
+
+FIRES = {
+    "dropout in every epoch, no loader": """
+        x, y = torch.randn(120, 8), torch.randint(0, 3, (120,))
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.4), nn.Linear(16, 3))
+        opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for epoch in range(4):
+            for rows in torch.randperm(80).split(20):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                print((model(x[80:]).argmax(1) == y[80:]).float().mean().item())
+    """,
+    "once at the end": """
+        x, y = torch.randn(120, 8), torch.randn(120, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for step in range(30):
+            opt.zero_grad()
+            F.mse_loss(model(x[:90]), y[:90]).backward()
+            opt.step()
+        with torch.no_grad():
+            print(F.mse_loss(model(x[90:]), y[90:]).item())
+    """,
+    "a full batch, evaluated at every step": """
+        x, y = torch.randn(60, 8), torch.randn(60, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(30):
+            loss = F.mse_loss(model(x[:40]), y[:40])
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            with torch.no_grad():
+                val_loss = F.mse_loss(model(x[40:]), y[40:])
+    """,
+    "loaders": """
+        data = TensorDataset(torch.randn(120, 8), torch.randn(120, 1))
+        train, val = random_split(data, [90, 30])
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in DataLoader(train, batch_size=10, shuffle=True):
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            model.eval
+            with torch.no_grad():
+                total = sum(F.mse_loss(model(a), b).item() for a, b in DataLoader(val, batch_size=10))
+    """,
+}
+
+SILENT = {
+    "Monte-Carlo dropout": """
+        x, y = torch.randn(60, 8), torch.randn(60, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(30):
+            opt.zero_grad()
+            F.mse_loss(model(x[:40]), y[:40]).backward()
+            opt.step()
+        model.train()
+        with torch.no_grad():
+            draws = torch.stack([model(x[40:]) for _ in range(20)])
+        print(draws.std(0).mean().item())
+    """,
+    "pseudo labels at every step": """
+        x, y, more = torch.randn(40, 8), torch.randint(0, 3, (40,)), torch.randn(80, 8)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 3))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(6):
+            for rows in torch.arange(80).split(20):
+                with torch.no_grad():
+                    guess = model(more[rows]).argmax(1)
+                strong = more[rows] + 0.1 * torch.randn(20, 8)
+                loss = F.cross_entropy(model(x), y) + F.cross_entropy(model(strong), guess)
+                opt.zero_grad()
+                loss.backward()
+                opt.step()
+    """,
+    "a generator with batch statistics": """
+        G = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        D = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        fixed, ones, zeros = torch.randn(16, 4), torch.ones(16, 1), torch.zeros(16, 1)
+        bce = nn.BCEWithLogitsLoss()
+        for step in range(40):
+            with torch.no_grad():
+                fake = G(torch.randn(16, 4))
+            od.zero_grad()
+            (bce(D(torch.randn(16, 2)), ones) + bce(D(fake), zeros)).backward()
+            od.step()
+            og.zero_grad()
+            bce(D(G(torch.randn(16, 4))), ones).backward()
+            og.step()
+            if step % 10 == 9:
+                with torch.no_grad():
+                    samples = G(fixed)
+    """,
+    "rollouts before each update": """
+        policy = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 2))
+        opt = torch.optim.Adam(policy.parameters(), lr=1e-3)
+        for iteration in range(10):
+            seen, taken = [], []
+            with torch.no_grad():
+                for _ in range(20):
+                    seen.append(torch.randn(1, 4))
+                    taken.append(torch.distributions.Categorical(logits=policy(seen[-1])).sample())
+            for _ in range(4):
+                logp = torch.distributions.Categorical(logits=policy(torch.cat(seen))).log_prob(torch.cat(taken))
+                opt.zero_grad()
+                (-logp * torch.randn(20)).mean().backward()
+                opt.step()
+    """,
+    "eval mode": """
+        x, y = torch.randn(60, 8), torch.randn(60, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(10):
+            model.train()
+            opt.zero_grad()
+            F.mse_loss(model(x[:40]), y[:40]).backward()
+            opt.step()
+            model.eval()
+            with torch.no_grad():
+                val_loss = F.mse_loss(model(x[40:]), y[40:])
+    """,
+}

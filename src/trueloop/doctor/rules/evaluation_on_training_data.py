@@ -1,0 +1,229 @@
+"""What is called validation runs on the training data.
+
+Sees: evaluation passes over the loader, the dataset or the very samples that the model trains on, and none over
+held-out ones; and the script means validation: it made a held-out loader that it never iterates, or says so by its
+names.
+
+Why it matters: the figure is the fit to known samples. It rises with every epoch of overfitting, and says nothing of
+new samples.
+
+Usual causes: the training loader is handed to ``evaluate``; both loaders are made of the same dataset.
+
+Fix: evaluate on the held-out loader, and make it of other samples than the training loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Called, Ended, Evaluated, LoaderBegun, LoaderMade, LossCalled, Settled
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.meant import called_validation, means_held_out, means_training, names_of
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import LoaderSeen, Round
+    from trueloop.doctor.trace import Trace
+
+LOOKED = 40  # evaluation passes whose surroundings are read
+
+
+class EvaluationOnTrainingData(Rule):
+    """Decides at the end: until then a real validation may come, beside which this is a report on training."""
+
+    name = "evaluation-on-training-data"
+    code = 206
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._made: list[LoaderSeen] = []
+        self._names: dict[int, tuple[str, ...]] = {}
+        self._said: dict[int, bool | None] = {}  # a pass -> whether it is called validation
+        self._rounds: dict[tuple[int, int | None], list[Round]] = {}  # over training data
+        self._held_out = 0
+        self._masked: set[int] = set()  # models whose losses are over a part of what passes them (a graph's nodes)
+
+    def loader_made(self, fact: LoaderMade) -> None:
+        self._made.append(fact.loader)
+
+    def loader_begun(self, fact: LoaderBegun) -> None:
+        if fact.loader.iterations <= 3 and (loader := fact.loader.loader) is not None:
+            names = (*self._names.get(fact.loader.number, ()), *names_of(loader))
+            self._names[fact.loader.number] = tuple(dict.fromkeys(names))
+
+    def loss_called(self, fact: LossCalled) -> None:
+        of = fact.of
+        if of is not None and of.grad and of.shapes and of.shapes[0] and fact.input.shape[:1] != of.shapes[0][:1]:
+            self._masked.add(of.model.number)
+
+    def called(self, fact: Called) -> None:
+        of = fact.of
+        if not of.needs_grad and of.model.first_step is not None and len(self._said) < LOOKED:
+            self._said[of.number] = called_validation()
+
+    def settled(self, fact: Settled) -> None:
+        """A model that is never stepped on by itself (a copy, an average) may be validated too."""
+        if fact.of.phase == "unused" and fact.of.model.first_step is None and fact.of.step and not fact.of.needs_grad:
+            self._held_out += fact.of.loader is None or not fact.of.loader.trains
+
+    def evaluated(self, fact: Evaluated) -> None:
+        of = fact.of
+        if of.data == "held-out" and of.model.first_step is not None:
+            self._held_out += 1
+        elif of.data == "training" and of.evaluates:
+            key = (of.model.number, None if of.loader is None else of.loader.number)
+            self._rounds.setdefault(key, []).append(of)
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if fact.error is not None:
+            return
+        for rounds in self._rounds.values():
+            of = rounds[-1]
+            loader = of.loader
+            said = [self._said.get(one.number) for each in rounds for one in each.passes]
+            names = () if loader is None else self._names.get(loader.number, ())
+            if loader is not None and not loader.trains and means_held_out(*names):
+                partner = next((other for other in of.model.loaders if _same(loader, other)), None)
+                how = f"{_meant(names)!r} gives the same samples as the training loader"
+            elif self._held_out or False in said:
+                continue  # a report on training
+            elif loader is not None and (unused := self._unused(of)) is not None:
+                partner = unused
+                how = "a loader of held-out samples was made and is never iterated"
+            elif True in said and (loader is not None or of.model.number not in self._masked):
+                partner = None
+                how = "the script calls it validation, and has no evaluation on held-out samples"
+            else:
+                continue
+            first = of.passes[0]
+            count = sum(each.count for each in rounds)
+            yield self.finding(
+                f"{of.model.kind} is validated on the data that it is trained on",
+                f"{count} evaluation passes were over "
+                + ("batches of the training loader" if loader is not None else "samples that it was stepped on"),
+                how,
+                place=first.place,
+                certainty="certain" if partner is not None else "likely",
+                related=[
+                    (None if loader is None else loader.place, "the loader that is evaluated on"),
+                    (None if partner is None or partner is loader else partner.place, "the other loader"),
+                ],
+            )
+            return
+
+    def _unused(self, of: Round) -> LoaderSeen | None:
+        """A loader of other samples that nobody iterates."""
+        for seen in self._made:
+            forgotten = seen.iterations == 0 and not self._reads(seen)
+            if forgotten and not any(_same(seen, other) for other in of.model.loaders):
+                return seen
+        return None
+
+    def _reads(self, seen: LoaderSeen) -> bool:
+        """Whether what a loader would give is iterated by another one."""
+        return any(other is not seen and other.iterations and _same(seen, other) for other in self._made)
+
+    def passed(self) -> str | None:
+        return "the model is evaluated on samples that it does not train on" if self._held_out else None
+
+
+def _same(loader: LoaderSeen, other: LoaderSeen) -> bool:
+    """Whether most of a loader's rows are another one's."""
+    return loader is other or (loader.rows is not None and other.rows is not None and loader.rows.mostly_in(other.rows))
+
+
+def _meant(names: tuple[str, ...]) -> str:
+    return next(name for name in names if means_held_out(name) and not means_training(name))
+
+
+FIRES = {
+    "the training loader is handed over": """
+        train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                score = sum(F.mse_loss(model(a), b).item() for a, b in train_loader)
+    """,
+    "two loaders of one dataset": """
+        data = TensorDataset(torch.randn(90, 8), torch.randn(90, 1))
+        train_loader, val_loader = DataLoader(data, batch_size=10, shuffle=True), DataLoader(data, batch_size=30)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                score = sum(F.mse_loss(model(a), b).item() for a, b in val_loader)
+    """,
+    "the training rows, called validation": """
+        x, y = torch.randn(90, 8), torch.randn(90, 1)
+        model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        @torch.no_grad()
+        def validate(a, b):
+            return F.mse_loss(model(a), b).item()
+        for epoch in range(4):
+            for rows in torch.randperm(60).split(10):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            print(validate(x[:60], y[:60]))
+    """,
+}
+
+SILENT = {
+    "a report on training": """
+        loader = DataLoader(TensorDataset(torch.randn(90, 8), torch.randn(90, 1)), batch_size=10, shuffle=True)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                print("train loss", sum(F.mse_loss(model(a), b).item() for a, b in loader))
+    """,
+    "beside a validation": """
+        train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        @torch.no_grad()
+        def evaluate(loader):
+            return sum(F.mse_loss(model(a), b).item() for a, b in loader)
+        for epoch in range(3):
+            for a, b in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            print("train", evaluate(train_loader), "val", evaluate(val_loader))
+    """,
+    "nodes of one graph, by masks": """
+        x, y = torch.randn(80, 8), torch.randint(0, 3, (80,))
+        train_mask = torch.arange(80) < 50
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+        opt = torch.optim.Adam(model.parameters(), lr=1e-2)
+        @torch.no_grad()
+        def test():
+            return (model(x).argmax(1) == y)[~train_mask].float().mean().item()
+        for epoch in range(30):
+            opt.zero_grad()
+            F.cross_entropy(model(x)[train_mask], y[train_mask]).backward()
+            opt.step()
+            if epoch % 10 == 9:
+                print("test", test())
+    """,
+}

@@ -1,0 +1,305 @@
+"""Gradients are cleared between backward and the step that should use them.
+
+Sees: backward has reached the optimizer's parameters, and at the step their gradients are None or zero; or several
+backwards of one line come before each step, every one of them on gradients that were cleared again, so that the step
+uses the last one only. Both in two steps in a row (a guess: one may be a guard against a bad batch).
+
+Why it matters: a step without gradients does nothing (or only weight decay and momentum). In accumulation, a zero_grad
+inside the microbatch loop throws away all microbatches but the last: the computing is paid for, the batch is small.
+
+Usual causes: ``zero_grad`` stands after ``backward``; in accumulation it stands inside the loop over microbatches; the
+step stands after the loop over batches instead of in it.
+
+Fix: call ``optimizer.zero_grad()`` right after ``optimizer.step()``, or before the first ``backward`` of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from trueloop.doctor.facts import (
+    BackwardBegun,
+    BackwardEnded,
+    Clipped,
+    Ended,
+    Paused,
+    Stepped,
+    Stepping,
+    Unscaled,
+    Zeroed,
+)
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untouched import Untouched, is_zero
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.trace import Trace
+
+STEPS = 2
+MANY = 8  # backwards before a run's only step, to say it of one window: a guess
+REMEMBERED = 4096  # backwards that were used, by number
+
+
+class Window(NamedTuple):
+    """What came before one step of an optimizer, all but the last thrown away."""
+
+    thrown: tuple[int, ...]
+    """Numbers of the backwards whose gradients were cleared."""
+    backward: Place | None
+    step: Place | None
+
+
+class GradientsZeroedBeforeStep(Rule):
+    """Knows it by the gradients' state at the step, so any way of clearing counts."""
+
+    name = "gradients-zeroed-before-step"
+    code = 102
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._untouched = Untouched()
+        self._early: dict[int, Place | None] = {}  # optimizer -> its first step, before any backward: another rule's
+        self._empty: dict[int, int] = {}  # optimizer -> steps in a row whose gradients were cleared
+        self._windows: dict[int, Window] = {}
+        self._used: set[int] = set()  # backwards that some step used
+        self._watched_lines: set[Place | None] = set()  # backwards' lines whose graphs are looked at for other leaves
+        self._attacks: set[Place | None] = set()  # those with an input among the leaves: gradients of inputs are taken
+        self._zeroed: dict[int, Place | None] = {}  # id of the optimizer, or 0 for any module -> where it was cleared
+        self._steps = 0
+
+    def zeroed(self, fact: Zeroed) -> None:
+        self._zeroed[id(fact.by) if hasattr(fact.by, "param_groups") else 0] = fact.place
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        if fact.place in self._watched_lines and fact.place not in self._attacks and self.trace.close:
+            held = {id(p) for seen in self.trace.optimizers for p in seen.parameters()}
+            leaves = fact.graph.parameters
+            if any(key not in held and type(leaf).__name__ == "Tensor" for key, leaf in leaves.items()):
+                self._attacks.add(fact.place)
+
+    def backward_ended(self, fact: BackwardEnded) -> None:
+        if self.trace.close:
+            for seen in self.trace.optimizers:
+                if seen.accumulated and seen.accumulated[-1].backward == fact.begun.number:
+                    self._untouched.mark(seen)
+
+    def clipped(self, fact: Clipped) -> None:
+        if self.trace.close:
+            for seen in self.trace.optimizers:
+                if seen.accumulated and self._untouched_but_clipped(seen, fact):
+                    self._untouched.mark(seen)
+
+    def unscaled(self, fact: Unscaled) -> None:
+        self._untouched.allow(self.trace.optimizer_of(fact.optimizer))
+
+    def stepping(self, fact: Stepping) -> Iterator[Finding]:
+        seen, number = fact.optimizer, fact.optimizer.number
+        if fact.has_closure or not self.trace.close:
+            return
+        if not fact.accumulated:
+            if seen.steps == 0:
+                self._early[number] = fact.place
+            return
+        self._steps += 1
+        if number in self._early and self._early[number] == fact.place:
+            return
+        held = self._untouched.holds(seen)
+        cleared = not held and all(is_zero(p.grad) for p in seen.watched) and _all_clear(seen)
+        self._empty[number] = self._empty.get(number, 0) + 1 if cleared else 0
+        if self._empty[number] == STEPS:
+            yield self._of_cleared(fact)
+        window = self._window(fact) if held else None
+        before = self._windows.pop(number, None)
+        if window is not None:
+            self._windows[number] = window
+            self._watched_lines.add(window.backward)
+            if before is not None and not self._used.intersection(before.thrown):
+                yield self._of_thrown(seen, window, f"in {STEPS} steps in a row")
+
+    def stepped(self, fact: Stepped) -> None:
+        if len(self.trace.optimizers) > 1:
+            self._used.update(one.backward for one in fact.accumulated)
+            if len(self._used) > REMEMBERED:
+                self._used = set(sorted(self._used)[-REMEMBERED // 2 :])
+
+    def paused(self, fact: Paused) -> None:
+        self._empty.clear()
+        self._windows.clear()
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        for seen in self.trace.optimizers:
+            window = self._windows.get(seen.number)
+            if window and seen.steps == 1 and len(window.thrown) >= MANY and not self._used.intersection(window.thrown):
+                yield self._of_thrown(seen, window, "before the only step of the run")
+        if isinstance(fact.error, AssertionError) and "No inf checks were recorded" in str(fact.error):
+            for seen in self.trace.optimizers:  # the scaler finds no gradients and stops the script
+                if seen.accumulated and seen.number not in self._early and _all_clear(seen):
+                    yield self.finding(
+                        f"the gradients of {seen.kind} are cleared before the scaler's step, which raises",
+                        f"{len(seen.accumulated)} backward(s) reached its parameters, and none has a gradient left",
+                        place=self._cleared_at(seen) or seen.accumulated[-1].place,
+                        related=[(seen.accumulated[-1].place, "the backward whose gradients are lost")],
+                    )
+
+    def passed(self) -> str | None:
+        return f"the gradients of backward were still there at {self._steps} steps" if self._steps else None
+
+    def _untouched_but_clipped(self, seen: OptimizerSeen, fact: Clipped) -> bool:
+        """Whether clipping alone changed them: marked again, they count as backward's."""
+        clipped = {id(p) for p in fact.parameters}
+        return any(id(p) in clipped for p in seen.watched) and not all(p.grad is None for p in seen.watched)
+
+    def _window(self, fact: Stepping) -> Window | None:
+        """Several backwards of one line, each on cleared gradients."""
+        places = {one.place for one in fact.accumulated}
+        if len(fact.accumulated) < 2 or len(places) > 1 or not all(one.clean is True for one in fact.accumulated):
+            return None
+        thrown = tuple(one.backward for one in fact.accumulated[:-1])
+        if self._attacks.intersection(places) or self._used.intersection(thrown):
+            return None
+        return Window(thrown, fact.accumulated[-1].place, fact.place)
+
+    def _cleared_at(self, seen: OptimizerSeen) -> Place | None:
+        optimizer = seen.optimizer
+        return self._zeroed.get(id(optimizer)) or self._zeroed.get(0)
+
+    def _of_cleared(self, fact: Stepping) -> Finding:
+        seen = fact.optimizer
+        where = self._cleared_at(seen)
+        return self.finding(
+            f"the gradients of {seen.kind} are cleared between backward and step: the step finds none",
+            f"in {STEPS} steps in a row, backward had reached its parameters and every gradient was None or zero "
+            "when the step began",
+            place=where or fact.place,
+            related=[
+                (fact.accumulated[-1].place, "the backward whose gradients are lost"),
+                (fact.place, "the step that finds none"),
+            ],
+        )
+
+    def _of_thrown(self, seen: OptimizerSeen, window: Window, when: str) -> Finding:
+        count = len(window.thrown) + 1
+        return self.finding(
+            f"gradients are cleared before each backward: of {count} backwards only the last one's reach the step",
+            f"{when}, {count} backwards came before the step of {seen.kind}, and each began on cleared gradients: "
+            f"{count - 1} of {count} were never used",
+            place=self._cleared_at(seen) or window.backward,
+            related=[(window.backward, "the backward"), (window.step, "the step that uses the last one only")],
+        )
+
+
+def _all_clear(seen: OptimizerSeen) -> bool:
+    return all(is_zero(p.grad) for p in seen.parameters())
+
+
+FIRES = {
+    "zero_grad after backward": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        x, y = torch.randn(64, 4), torch.randint(3, (64,))
+        for i in range(12):
+            loss = F.cross_entropy(model(x[i::4]), y[i::4])
+            loss.backward()
+            opt.zero_grad()
+            opt.step()
+    """,
+    "model.zero_grad, gradients kept as zeros": """
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        step = 0
+        while step < 12:
+            x = torch.randn(16, 4)
+            ((net(x) - x.sum(1, keepdim=True)) ** 2).mean().backward()
+            net.zero_grad(set_to_none=False)
+            opt.step()
+            step += 1
+    """,
+    "inside the microbatch loop": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        data = DataLoader(TensorDataset(torch.randn(128, 4), torch.randint(3, (128,))), batch_size=8, shuffle=True)
+        for epoch in range(3):
+            for i, (x, y) in enumerate(data):
+                opt.zero_grad()
+                loss = F.cross_entropy(model(x), y) / 4
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                if (i + 1) % 4 == 0:
+                    opt.step()
+    """,
+    "the step stands after the loop": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        data = DataLoader(TensorDataset(torch.randn(128, 4), torch.randint(3, (128,))), batch_size=16, shuffle=True)
+        for epoch in range(4):
+            for x, y in data:
+                opt.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "cleared after the step": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            x, y = torch.randn(16, 4), torch.randint(3, (16,))
+            F.cross_entropy(model(x), y).backward()
+            opt.step()
+            opt.zero_grad()
+    """,
+    "a GAN whose losses go through one helper": """
+        G, D = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        og, od = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 1e-3)
+
+        def update(loss, opt):
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+
+        for i in range(20):
+            fake = G(torch.randn(16, 2))
+            d_loss = F.softplus(-D(torch.randn(16, 2))).mean() + F.softplus(D(fake.detach())).mean()
+            update(d_loss, od)
+            update(F.softplus(-D(fake)).mean(), og)
+    """,
+    "gradients of each sample, clipped and averaged by hand": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(12):
+            x = torch.randn(6, 4)
+            y = x.sum(1, keepdim=True)
+            kept = [torch.zeros_like(p) for p in model.parameters()]
+            for j in range(6):
+                opt.zero_grad()
+                F.mse_loss(model(x[j : j + 1]), y[j : j + 1]).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for k, p in zip(kept, model.parameters()):
+                    k += p.grad
+            for k, p in zip(kept, model.parameters()):
+                p.grad = k / 6
+            opt.step()
+    """,
+    "adversarial training": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def gradients(x, y):
+            model.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+
+        for i in range(16):
+            x, y = torch.randn(16, 4), torch.randint(3, (16,))
+            x.requires_grad_(True)
+            gradients(x, y)
+            gradients((x + 0.1 * x.grad.sign()).detach(), y)
+            opt.step()
+    """,
+}

@@ -1,0 +1,380 @@
+"""Samples that the model is evaluated on stand in its training set too.
+
+Sees: the same samples (by a fingerprint of their values, or by their rows in one dataset) in training passes and,
+later, in evaluation passes of the same model. Small sets of values that coincide by chance do not count: the samples
+must be able to differ by 16 bits or more (an iris flower's four values), by 30 where only a part is shared; both are
+guesses.
+
+Why it matters: the evaluation asks for what the model has seen. It rewards learning by heart, and says little of new
+data; choices that are made by it (when to stop, which model) are wrong too.
+
+Usual causes: copies were made before the split (oversampling, augmentation, overlapping windows); the validation
+subset was drawn from a dataset that is also trained on whole; the split is drawn anew in every epoch or run; the data
+hold duplicates.
+
+Fix: split first, then copy, augment and balance the training part only. Train on the complement of the validation
+rows, and keep the split fixed. Remove duplicates before the split.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Called, Ended, OptimizerMade, Settled
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import LoaderSeen, ModelSeen, Pass
+    from trueloop.doctor.trace import Trace
+
+FEW = 5  # samples: fewer are a note (the notes on diagnosis)
+SHARE = 0.01  # of the evaluation's; a guess: real data hold some duplicates
+WHOLE = 0.95
+MOST = 0.6  # an evaluation that covers so much of the training set is a report on it, or a look at all the data
+BITS, BITS_PART = 16.0, 30.0
+PASSES = 200  # evaluation passes that are kept of each group
+
+
+@dataclass
+class _Group:
+    """Evaluation passes of one model: over one loader, or from one line."""
+
+    loader: LoaderSeen | None
+    passes: deque[Pass] = field(default_factory=lambda: deque(maxlen=PASSES))
+
+
+@dataclass
+class _Learner:
+    """One model under one set of optimizers."""
+
+    model: ModelSeen
+    bits: float = -1.0
+    trained: dict[int, int] = field(default_factory=dict)  # sample -> number of the pass that first trained on it
+    fresh: list[tuple[int, int]] = field(default_factory=list)  # for each training pass: samples, new ones
+    place: Place | None = None
+    loaders: dict[int, LoaderSeen] = field(default_factory=dict)
+    groups: dict[object, _Group] = field(default_factory=dict)
+
+    @property
+    def closed(self) -> bool:
+        """Training goes over one finite set again and again: hardly any sample is new at the end."""
+        late = self.fresh[-max(len(self.fresh) // 4, 1) :]
+        return len(self.fresh) >= 4 and sum(new for _, new in late) <= 0.02 * sum(count for count, _ in late)
+
+
+@dataclass
+class _Overlap:
+    shared: int
+    of: int
+    certain: bool
+    part: bool
+    place: Place | None
+
+
+class LeakBetweenSplits(Rule):
+    """Compares, at the end, what each model was trained on with what it was evaluated on afterwards."""
+
+    name = "leak-between-splits"
+    code = 501
+    level = "error"
+    certainty = "measured"
+    seen_by = ("run", "source")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._learners: dict[int, _Learner] = {}
+        self._compared = 0
+        self._told = False
+
+    def called(self, fact: Called) -> None:
+        of = fact.of
+        learner = self._learners.get(of.model.number)
+        if not of.samples or (learner is not None and learner.bits >= 0):
+            return
+        from trueloop.doctor.samples import tensors_in, variety
+
+        if learner is None:
+            learner = self._learners[of.model.number] = _Learner(of.model)
+        first = next(tensors_in(fact.inputs), None)
+        if first is not None and len(of.samples) > 3:
+            learner.bits = variety(first) if first.dim() > 1 and first[0].numel() > 1 else 0.0
+
+    def settled(self, fact: Settled) -> None:
+        of = fact.of
+        learner = self._learners.get(of.model.number)
+        if learner is None or (not of.samples and of.loader is None):
+            return
+        if of.phase == "training":
+            learner.place = of.place
+            if of.loader is not None:
+                learner.loaders.setdefault(of.loader.number, of.loader)
+            if of.samples:
+                known = learner.trained
+                new = [sample for sample in of.samples if sample and sample not in known]
+                learner.fresh.append((len(of.samples), len(new)))
+                known.update(dict.fromkeys(new, of.number))
+        elif learner.trained:
+            key: object = of.place if of.loader is None else of.loader.number
+            group = learner.groups.get(key)
+            if group is None:
+                group = learner.groups[key] = _Group(of.loader)
+                if of.loader is not None:
+                    self._learn_rows(of.loader, learner)
+            group.passes.append(of)
+
+    def optimizer_made(self, fact: OptimizerMade) -> Iterator[Finding]:
+        """A new optimizer for a model that has trained: a new fold, stage or run begins."""
+        if not any(learner.trained for learner in self._learners.values()):
+            return
+        held = {id(parameter) for parameter in fact.optimizer.parameters()}
+        for learner in list(self._learners.values()):
+            module = learner.model.module
+            if module is not None and learner.trained and any(id(p) in held for p in module.parameters()):
+                yield from self._judge(learner)
+                self._learners[learner.model.number] = _Learner(learner.model, learner.bits)
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        for learner in self._learners.values():
+            yield from self._judge(learner)
+
+    def _learn_rows(self, loader: LoaderSeen, learner: _Learner) -> None:
+        """While the loaders live: which rows each gives."""
+        from trueloop.doctor.phases import rows_shared
+
+        for other in learner.loaders.values():
+            self.trace.answers["rows shared", loader.number, other.number] = rows_shared(loader, other)
+
+    def _judge(self, learner: _Learner) -> Iterator[Finding]:
+        if self._told or not learner.trained or self.trace.alternates:
+            return
+        found: list[tuple[_Group, _Overlap]] = []
+        clean = False
+        for group in learner.groups.values():
+            loader = group.loader
+            if not group.passes or (loader is not None and loader.trains) or not self._evaluates(group):
+                continue
+            self._compared += 1
+            overlap = self._by_rows(learner, group) or self._by_values(learner, group)
+            if overlap is None:
+                continue
+            if overlap.shared == 0:
+                clean = True
+            else:
+                found.append((group, overlap))
+        for group, overlap in found:
+            if overlap.part or (not clean and self._meant_as_held_out(group)):
+                self._told = overlap.shared >= FEW and overlap.shared >= SHARE * overlap.of
+                yield self._leak(learner, group, overlap)
+
+    def _evaluates(self, group: _Group) -> bool:
+        return self.trace.evaluates(group.passes[-1])
+
+    def _by_rows(self, learner: _Learner, group: _Group) -> _Overlap | None:
+        """By the rows of one dataset that both loaders give, whatever is done to them later."""
+        if group.loader is None:
+            return None
+        for number in learner.loaders:
+            shared = self.trace.answers.get(("rows shared", group.loader.number, number))
+            if shared is None:
+                continue
+            both, ours, theirs = shared
+            if both == ours == theirs or both >= WHOLE * theirs:
+                return None  # evaluation-on-training-data knows that one
+            return _Overlap(both, ours, True, 0 < both < WHOLE * ours, group.loader.place)
+        return None
+
+    def _by_values(self, learner: _Learner, group: _Group) -> _Overlap | None:
+        if learner.bits < BITS:
+            return None
+        trained, samples, shared = learner.trained, set(), set()
+        whole = part = none = 0
+        for one in group.passes:
+            known = {sample for sample in one.samples if sample}
+            if not known:
+                continue
+            hits = {sample for sample in known if trained.get(sample, one.number) < one.number}
+            share = len(hits) / len(known)
+            if group.loader is None and len(known) >= FEW:
+                whole, part, none = whole + (share >= WHOLE), part + (0 < share < WHOLE), none + (share == 0)
+                if share >= WHOLE and len(group.passes) > 1:
+                    continue  # one line may evaluate on several splits: this was the training set
+            samples |= known
+            shared |= hits
+        place = group.passes[-1].place if group.loader is None else group.loader.place
+        if group.loader is None and whole and not part:
+            if none:
+                return _Overlap(0, len(samples), False, False, place)
+            every = {sample for one in group.passes for sample in one.samples if sample}
+            covers = len(every) >= MOST * len(trained)
+            return None if covers else _Overlap(len(every), len(every), False, False, place)
+        if not samples:
+            return None
+        share = len(shared) / len(samples)
+        if not shared:
+            return _Overlap(0, len(samples), False, False, place)
+        if len(shared) >= MOST * len(trained):
+            return None
+        if share >= WHOLE:
+            return _Overlap(len(shared), len(samples), False, False, place)
+        enough = learner.bits >= BITS_PART or share >= 0.5
+        if not learner.closed or not enough:
+            return None
+        return _Overlap(len(shared), len(samples), False, True, place)
+
+    def _meant_as_held_out(self, group: _Group) -> bool:
+        """All of it was trained on, and nothing else is evaluated: does its name say validation?"""
+        from trueloop.doctor.meant import means_held_out, means_training
+
+        if group.loader is not None:
+            place = group.loader.place
+            return place is None or not means_training(place.source.partition("=")[0])
+        place = group.passes[-1].place
+        return place is not None and means_held_out(place.source)
+
+    def _leak(self, learner: _Learner, group: _Group, overlap: _Overlap) -> Finding:
+        share = overlap.shared / overlap.of
+        grave = overlap.shared >= FEW and share >= SHARE
+        what = "rows of the dataset" if overlap.certain else "samples, by their values,"
+        return self.finding(
+            f"{overlap.shared:,} of the {overlap.of:,} samples that {learner.model.kind} is evaluated on ({share:.0%}) "
+            "stand in its training set too",
+            f"{overlap.shared:,} {what} were in training batches before they were evaluated on"
+            + ("" if overlap.certain else f"; {len(learner.trained):,} different samples were trained on"),
+            place=overlap.place or group.passes[-1].place,
+            level=None if grave else "note",
+            certainty="certain" if overlap.certain else "measured",
+            related=[(group.passes[-1].place, "they are evaluated here"), (learner.place, "and trained on here")],
+        )
+
+    def passed(self) -> str | None:
+        return f"samples of {self._compared} evaluations do not stand in the training data" if self._compared else None
+
+    def unseen(self) -> str | None:
+        few = [one.model.kind for one in self._learners.values() if one.trained and 0 <= one.bits < BITS]
+        return f"samples of {few[0]} are too alike to be told apart by their values" if few else None
+
+
+FIRES = {
+    "validation rows are trained on too": """
+        data = TensorDataset(torch.randn(120, 8), torch.randint(0, 2, (120,)))
+        train_loader = DataLoader(data, batch_size=20, shuffle=True)
+        val_loader = DataLoader(Subset(data, range(30)), batch_size=30)
+        model = nn.Linear(8, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(4):
+            for x, y in train_loader:
+                opt.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    model(x)
+    """,
+    "copies on both sides, no loader": """
+        base = torch.randn(100, 8)
+        x = torch.cat([base, base[:40]])[torch.randperm(140)]
+        train, held = x[:100], x[100:]
+        model = nn.Linear(8, 1)
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(6):
+            for rows in torch.randperm(100).split(25):
+                opt.zero_grad()
+                model(train[rows]).square().mean().backward()
+                opt.step()
+            with torch.no_grad():
+                model(held)
+    """,
+    "splits that overlap, augmented": """
+        class Noisy(Dataset):
+            def __init__(self, rows):
+                self.x = rows
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i] + 0.1 * torch.randn(8), i % 2
+        data = Noisy(torch.randn(100, 8))
+        train_loader = DataLoader(Subset(data, range(0, 80)), batch_size=20, shuffle=True)
+        test_loader = DataLoader(Subset(data, range(60, 100)), batch_size=20)
+        model = nn.Linear(8, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in test_loader:
+                    model(x)
+    """,
+}
+
+SILENT = {
+    "a report on the training data beside a validation": """
+        x = torch.randn(120, 8)
+        y = (x[:, 0] > 0).long()
+        xt, xv, yt, yv = x[:90], x[90:], y[:90], y[90:]
+        model = nn.Linear(8, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        def accuracy(a, b):
+            with torch.no_grad():
+                return (model(a).argmax(1) == b).float().mean().item()
+        for epoch in range(5):
+            for rows in torch.randperm(90).split(30):
+                opt.zero_grad()
+                F.cross_entropy(model(xt[rows]), yt[rows]).backward()
+                opt.step()
+            accuracy(xt, yt), accuracy(xv, yv)
+    """,
+    "few states that come again by right": """
+        states = torch.randint(0, 2, (300, 6)).float()
+        y = states.sum(1, keepdim=True)
+        model = nn.Linear(6, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(4):
+            for rows in torch.randperm(200).split(50):
+                opt.zero_grad()
+                F.mse_loss(model(states[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(states[200:]), y[200:])
+    """,
+    "each sample is held out in one fold": """
+        x, y = torch.randn(90, 8), torch.randn(90, 1)
+        for fold in range(3):
+            held = torch.arange(90) % 3 == fold
+            model = nn.Linear(8, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=0.05)
+            for epoch in range(4):
+                for rows in torch.randperm(60).split(20):
+                    opt.zero_grad()
+                    F.mse_loss(model(x[~held][rows]), y[~held][rows]).backward()
+                    opt.step()
+                with torch.no_grad():
+                    F.mse_loss(model(x[held]), y[held])
+    """,
+    "losses of random pieces of both parts": """
+        series = torch.randn(600)
+        parts = {"train": series[:500], "val": series[500:]}
+        def pieces(part):
+            at = torch.randint(len(parts[part]) - 9, (16,))
+            rows = torch.stack([parts[part][i:i + 9] for i in at])
+            return rows[:, :8], rows[:, 8:]
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for step in range(60):
+            if step % 10 == 0:
+                with torch.no_grad():
+                    for part in parts:
+                        for _ in range(4):
+                            x, y = pieces(part)
+                            F.mse_loss(model(x), y)
+            x, y = pieces("train")
+            opt.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            opt.step()
+    """,
+}

@@ -1,0 +1,161 @@
+"""The learning rate is too high: the loss rose far above its start, and did not come down again.
+
+Sees: for at least a tenth of the steps the loss is more than twice the first one, in the last quarter it is still no
+better than at the start (or three in ten steps were so high, or the loss ran off to infinity), and an update changes
+the weights by more than a tenth of their size (the median over layers and steps; a usual figure is 0.001). The limits
+are starting points of RULES.md; the loss is compared with its own beginning only. Short spikes that heal, warm-ups
+that still rise, GANs, actors and critics, and losses below zero are left alone.
+
+Why it matters: each update throws the weights beyond the place it aims at. What was learned is lost again, and units
+may be pushed to where they never come back from.
+
+Usual causes: a rate for SGD given to Adam; a rate from another batch size; no warm-up; a schedule that multiplies.
+
+Fix: divide the rate by ten, and again until the loss falls from the first steps on; 1e-3 is a usual start for Adam.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.course import CourseRule, is_plain, middle, rate_rises
+from trueloop.doctor.findings import Finding
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
+
+STEPS = 30
+FAR = 2.0
+SHARE = 0.1
+LONG = 0.3  # with so many high losses it is no spike, even if it heals
+LARGE = 0.1
+RUNAWAY = 4  # steps before the loss became NaN or Inf
+AWAY = 100.0
+FIRST = 10  # steps whose updates tell of the rate as well: later the weights may have grown with it
+
+
+class LearningRateTooHigh(CourseRule):
+    """Reads the losses and the relative updates of an optimizer's steps."""
+
+    name = "learning-rate-too-high"
+    code = 402
+    level = "warning"
+    certainty = "measured"
+
+    def judge(self, seen: OptimizerSeen) -> Iterator[Finding]:
+        rows = seen.course.with_loss
+        broken = next((i for i, row in enumerate(rows) if not math.isfinite(row.loss or 0.0)), None)
+        rows = rows[:broken]
+        losses = [row.loss for row in rows if row.loss is not None]
+        if len(rows) < (STEPS if broken is None else RUNAWAY) or min(losses) < 0 or losses[0] <= 0:
+            return
+        if rate_rises(rows) or not is_plain(self.trace, seen):
+            return
+        start = losses[0]
+        high = [row for row in rows if row.loss is not None and row.loss > FAR * start]
+        last = middle(losses[-max(8, len(losses) // 4) :])
+        update = max(middle([row.update for row in rows[:FIRST]]), middle([row.update for row in high] or [0.0]))
+        if broken is not None:
+            ran = losses[-1] > AWAY * start and len(high) > len(rows) // 2
+        else:
+            ran = len(high) > SHARE * len(rows) and last > 0.9 * start
+            ran = ran or (len(high) > LONG * len(rows) and last > 0.3 * start)
+        if not ran or not update > LARGE:
+            return
+        rate = max(row.lr for row in rows)
+        end = f"ends at {last:.4g}" if broken is None else "is NaN or Inf after that"
+        yield self.finding(
+            f"the learning rate of {seen.kind} ({rate:g}) is too high: the loss began at {start:.4g}, went up to "
+            f"{max(losses):.4g} and {end}",
+            f"{len(high)} of {len(rows)} steps have a loss above {FAR:g} times the first one",
+            f"an update changes the weights by {update:.2g} of their size (median; 0.001 is usual)",
+            place=seen.place or seen.last_step_place,
+            related=[(seen.last_step_place, "the step")] if seen.place else [],
+        )
+
+    def passed(self) -> str | None:
+        seen = [one for one in self.trace.optimizers if len(one.course.with_loss) >= STEPS]
+        return "the loss did not run away from its start" if seen else None
+
+    def unseen(self) -> str | None:
+        if self.trace.optimizers and all(len(one.course.with_loss) < STEPS for one in self.trace.optimizers):
+            return f"fewer than {STEPS} steps whose loss was read: too few to judge the rate"
+        return None
+
+
+FIRES = {
+    "Adam at one": """
+        model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+        opt = torch.optim.Adam(model.parameters(), lr=1.0)
+        x = torch.randn(256, 8)
+        y = x[:, :1].sin()
+        for _ in range(10):
+            for index in torch.randperm(256).split(32):
+                opt.zero_grad()
+                ((model(x[index]) - y[index]) ** 2).mean().backward()
+                opt.step()
+    """,
+    "plain SGD far beyond": """
+        x = torch.randn(400, 20)
+        y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+        loader = DataLoader(TensorDataset(x, y), batch_size=40, shuffle=True)
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Linear(20, 32), nn.Linear(32, 3)
+            def forward(self, x):
+                return self.b(torch.tanh(self.a(x)))
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=30.0)
+        for epoch in range(8):
+            for a, b in loader:
+                loss = F.cross_entropy(net(a), b)
+                opt.zero_grad()
+                loss.backward()
+                opt.step()
+    """,
+}
+
+SILENT = {
+    "a rate that fits": """
+        model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+        opt = torch.optim.Adam(model.parameters(), lr=1e-2)
+        x = torch.randn(256, 8)
+        y = x[:, :1].sin()
+        for _ in range(10):
+            for index in torch.randperm(256).split(32):
+                opt.zero_grad()
+                F.mse_loss(model(x[index]), y[index]).backward()
+                opt.step()
+        model.eval()
+        with torch.no_grad():
+            print(F.mse_loss(model(torch.randn(64, 8)), torch.zeros(64, 1)))
+    """,
+    "a search for the right rate": """
+        model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-4)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 1.15)
+        x = torch.randn(256, 8)
+        for _ in range(70):
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), x[:, :1])
+            if loss > 20:
+                break
+            loss.backward()
+            opt.step()
+            schedule.step()
+    """,
+    "a spike that heals": """
+        x = torch.randn(256, 8)
+        y = x[:, :1]
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(80):
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            (loss * 30 if step in (5, 6) else loss).backward()
+            opt.step()
+    """,
+}

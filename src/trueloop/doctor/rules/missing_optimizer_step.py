@@ -1,0 +1,159 @@
+"""Backward runs batch after batch, and no optimizer steps.
+
+Sees: an optimizer was built, backwards reach its parameters again and again (8 times or more: a guess), it never steps,
+no other one steps them, and their values are at the end what they were at the first backward.
+
+Why it matters: gradients are computed and thrown away; the model at the end is the one at the start.
+
+Usual causes: ``optimizer.step()`` was forgotten, stands without its parentheses, or in a branch that is never taken.
+
+Fix: call ``optimizer.step()`` after ``backward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import BackwardBegun, Ended, ScalerStepped
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.trace import Trace
+
+MANY = 8
+MANY_OF_BROKEN = 32  # of a script that died: it may have been on its way to a step
+LOOKED = 3  # first backwards whose leaves are looked at: gradients of inputs are taken for their own sake
+
+
+class MissingOptimizerStep(Rule):
+    """Waits for the end: a step may come late."""
+
+    name = "missing-optimizer-step"
+    code = 104
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._before: dict[int, list[float]] = {}  # optimizer -> sums of its watched weights before it could step
+        self._skipped: set[int] = set()  # ids of optimizers whose step a scaler left out
+        self._inputs = False  # gradients of inputs are taken, too
+        self._looked = 0
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        waiting = [seen for seen in self.trace.optimizers if not seen.steps]
+        if not waiting:
+            return
+        for seen in waiting:
+            if seen.number not in self._before:
+                self._before[seen.number] = _sums(seen)
+        if self._looked < LOOKED:
+            self._looked += 1
+            leaves = fact.graph.parameters.values()
+            self._inputs = self._inputs or any(
+                type(leaf).__name__ == "Tensor" and leaf not in self.trace.names and not self._holds(leaf.data_ptr())
+                for leaf in leaves
+            )
+
+    def scaler_stepped(self, fact: ScalerStepped) -> None:
+        if not fact.stepped:
+            self._skipped.add(id(fact.optimizer))
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        many = MANY if fact.error is None else MANY_OF_BROKEN
+        for seen in self.trace.optimizers:
+            if seen.steps or len(seen.accumulated) < many or self._inputs or id(seen.optimizer) in self._skipped:
+                continue
+            if self._stepped_elsewhere(seen) or _sums(seen) != self._before.get(seen.number):
+                continue
+            yield self.finding(
+                f"{len(seen.accumulated)} backwards made gradients for {seen.kind}, which never stepped",
+                f"{len(seen.accumulated)} backwards reached its parameters, its step() was called 0 times",
+                "the parameters' values are those of the first backward",
+                place=seen.accumulated[-1].place or seen.place,
+                related=[(seen.place, "the optimizer, which is never asked to step")],
+            )
+
+    def passed(self) -> str | None:
+        stepped = sum(seen.steps > 0 for seen in self.trace.optimizers)
+        return f"{stepped} of {len(self.trace.optimizers)} optimizer(s) stepped" if stepped else None
+
+    def _holds(self, address: int) -> bool:
+        return any(p.data_ptr() == address for seen in self.trace.optimizers for p in seen.parameters())
+
+    def _stepped_elsewhere(self, seen: OptimizerSeen) -> bool:
+        held = {id(p) for other in self.trace.optimizers if other.steps for p in (*other.watched, *other.parameters())}
+        return any(id(p) in held for p in seen.watched)
+
+
+def _sums(seen: OptimizerSeen) -> list[float]:
+    return [float(p.detach().double().sum()) for p in seen.watched]
+
+
+FIRES = {
+    "no step": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in DataLoader(TensorDataset(torch.randn(96, 4), torch.randint(3, (96,))), batch_size=8, shuffle=True):
+            opt.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+    """,
+    "without parentheses": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+        x = torch.randn(64, 4)
+        for i in range(20):
+            loss = (model(x) - x.sum(1, keepdim=True)).pow(2).mean()
+            loss.backward()
+            adam.step
+            adam.zero_grad()
+    """,
+}
+
+SILENT = {
+    "updated by hand": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            opt.zero_grad()
+            x = torch.randn(8, 4)
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+            for p in model.parameters():
+                p.data -= 0.1 * p.grad
+    """,
+    "saliency of a model that was trained elsewhere": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)  # only to load its state
+        for i in range(12):
+            x = torch.randn(1, 4, requires_grad=True)
+            model(x)[0].max().backward()
+            heat = x.grad.abs()
+    """,
+    "gradients of a trained model": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            opt.zero_grad()
+            x = torch.randn(8, 4)
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+            opt.step()
+        fisher = torch.zeros(4)
+        for i in range(12):
+            model.zero_grad()
+            F.mse_loss(model(torch.randn(1, 4)), torch.zeros(1, 1)).backward()
+            fisher += model.weight.grad[0] ** 2
+    """,
+    "one step after many backwards": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        opt.zero_grad()
+        for i in range(12):
+            x = torch.randn(8, 4)
+            (F.mse_loss(model(x), x.sum(1, keepdim=True)) / 12).backward()
+        opt.step()
+    """,
+}

@@ -1,0 +1,106 @@
+"""A module's ``__init__`` does not call ``super().__init__()``.
+
+Sees: the script ended with the error that torch raises for it.
+
+Why it matters: a module without torch's own part cannot hold layers or parameters: the script dies.
+
+Usual causes: ``super().__init__()`` is forgotten, or stands below the first layer.
+
+Fix: call ``super().__init__()`` in the first line of the module's ``__init__``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+
+from trueloop.doctor.facts import Ended
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.places import is_users
+from trueloop.doctor.rule import Rule
+
+ASSIGNED = re.compile(r"cannot assign (module|parameter|buffer)s? before Module\.__init__\(\) call")
+MISSING = re.compile(
+    r"object has no attribute '_(modules|parameters|buffers|forward_hooks|backward_hooks|(forward|backward)_pre_hooks)'"
+)
+
+
+class MissingSuperInit(Rule):
+    """Knows it by the error that the script ended with."""
+
+    name = "missing-super-init"
+    code = 208
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        from torch import nn
+
+        error = fact.error
+        if not isinstance(error, AttributeError):
+            return
+        frames = list(_frames(error.__traceback__))
+        users = [(frame, line) for frame, line in frames if is_users(frame.f_code.co_filename)]
+        if not users:
+            return
+        module = next(
+            (m for frame, _ in reversed(frames) if isinstance(m := frame.f_locals.get("self"), nn.Module)), None
+        )
+        if module is None or not (ASSIGNED.search(str(error)) or MISSING.search(str(error))):
+            return
+        if "_modules" in vars(module) and not ASSIGNED.search(str(error)):
+            return
+        frame, line = users[-1]
+        kind = type(module).__name__
+        init = getattr(type(module).__init__, "__code__", None)
+        start = Place(init.co_filename, init.co_firstlineno) if init and is_users(init.co_filename) else None
+        yield self.finding(
+            f"{kind}.__init__ does not call super().__init__() before it is used as a module",
+            f"the script ended with: {error}",
+            place=Place(frame.f_code.co_filename, line),
+            related=[(start, "the `__init__` that leaves it out")],
+        )
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
+    while traceback is not None:
+        yield traceback.tb_frame, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+FIRES = {
+    "layers without it": """
+        class Net(nn.Module):
+            def __init__(self):
+                self.layer = nn.Linear(8, 1)
+        Net()
+    """,
+    "called without it": """
+        class Scale(nn.Module):
+            def __init__(self, factor):
+                self.factor = factor
+            def forward(self, x):
+                return x * self.factor
+        Scale(2.0)(torch.ones(3))
+    """,
+}
+
+SILENT = {
+    "called": """
+        class Net(nn.Module):
+            def __init__(self):
+                super(Net, self).__init__()
+                self.layer = nn.Linear(8, 1)
+            def forward(self, x):
+                return self.layer(x)
+        Net()(torch.randn(4, 8))
+    """,
+    "no __init__ at all": """
+        class Twice(nn.Module):
+            def forward(self, x):
+                return 2 * x
+        Twice()(torch.randn(4, 8))
+    """,
+}

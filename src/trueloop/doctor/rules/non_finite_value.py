@@ -1,0 +1,288 @@
+"""A value is not finite: NaN or Inf came up in the loss, the gradients or the weights, and an optimizer stepped on it.
+
+Sees: the first loss that is not finite, the first step whose gradients are not, or the first whose weights are not
+after it; the graph's own records then tell the operation that gave the first such value, its module and its samples.
+The steps that a GradScaler leaves out are right, as are losses within a line search (LBFGS), and steps that the
+script leaves out itself.
+
+Why it matters: from here on every weight that is reached becomes NaN, and stays so.
+
+Usual causes: a logarithm or a division of zero, a square root at zero (its slope is infinite), a rate that is too
+high, gradients that explode over a long recurrence, an overflow in fp16, NaN in the data.
+
+Fix: mend the operation that is named: add a small number under a root, a logarithm or a division (``(d +
+1e-12).sqrt()``), use ``torch.logsumexp`` or ``log_softmax`` in the place of ``exp`` and ``log``; where it is an
+overflow, lower the rate or clip the gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.activations import tag_module
+from trueloop.doctor.facts import (
+    BackwardBegun,
+    BackwardEnded,
+    Called,
+    Ended,
+    LossCalled,
+    ModuleCalled,
+    Stepped,
+    Stepping,
+)
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.nonfinite import RISKY, Break, finite, first_break, keep, suspects
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.samples import tensors_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
+    from trueloop.doctor.vitals import Vitals
+
+IN_A_ROW = 3  # losses, where no optimizer's step tells what becomes of them
+LEFT_OUT = 25  # steps that a scaler leaves out in a row: from 65536 it is at 0.002 by then
+GRAPH = 3_000  # nodes; larger graphs are not read at each step
+
+
+class NonFiniteValue(Rule):
+    """Watches losses, gradients and weights; reads the graph where they break."""
+
+    name = "non-finite-value"
+    code = 401
+    level = "error"
+    certainty = "certain"
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._told = False
+        self._closure = False
+        self._bad = 0  # losses in a row
+        self._broken: tuple[str, Break | None, Place | None] | None = None  # phase, origin, the backward's line
+        self._risky: dict[Place | None, bool] = {}
+        self._suspects: list[Break] = []
+        self._place: Place | None = None
+        self._steps = 0
+        self._batch: deque[tuple[str, Any]] = deque(maxlen=6)  # weak
+
+    def module_called(self, fact: ModuleCalled) -> None:
+        if not self._told:
+            tag_module(fact)
+
+    def called(self, fact: Called) -> None:
+        if fact.of.close and not self._told:
+            for index, tensor in enumerate(tensors_in(fact.inputs, limit=3)):
+                self._remember(f"input.{fact.of.number}.{index}", tensor)
+
+    def loss_called(self, fact: LossCalled) -> None:
+        if self.trace.close and not self._told:
+            self._remember("target", fact.target)
+
+    def stepping(self, fact: Stepping) -> None:
+        self._closure = fact.has_closure
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding] | None:
+        if self._told or self._closure:
+            return None
+        values = fact.values
+        if values is None:
+            if any(loss.device.type != "cpu" or loss.numel() != 1 for loss in fact.losses):
+                return None
+            values = tuple(float(loss) for loss in fact.losses)
+        self._place = fact.place
+        if all(map(math.isfinite, values)):
+            self._bad, self._broken = 0, None
+            if fact.values is not None:
+                self._suspect(fact)
+            return None
+        self._bad += 1
+        if fact.scaled and self._bad < LEFT_OUT:
+            return None
+        if self._broken is None:
+            self._suspects.clear()
+            bad = [parameter for parameter in fact.graph.parameters.values() if not finite(parameter)]
+            phase = f"{self.trace.name_of(bad[0])} was not finite before this forward pass" if bad else "forward"
+            self._broken = phase, None if bad else first_break(fact.graph), fact.place
+        return self._tell() if self._bad >= (LEFT_OUT if fact.scaled else IN_A_ROW) else None
+
+    def backward_ended(self, fact: BackwardEnded) -> Iterator[Finding] | None:
+        text = str(fact.error) if fact.error is not None else ""
+        if self._told or "nan values" not in text:
+            return None
+        name = re.search(r"'(\w+?)(?:Backward\d*)?'", text)  # anomaly mode has named it, and ends the script
+        found = next((one for one in self._suspects if name and one.op == name[1]), None)
+        origin = found or Break(name[1] if name else "an operation", "NaN", None, None, [])
+        self._broken = self._broken or ("backward", origin, fact.begun.place)
+        return self._tell()
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding] | None:
+        self._closure = False
+        self._steps += 1
+        if self._told:
+            return None
+        vitals = fact.vitals
+        if self._broken is None and (vitals is None or _are_finite(vitals)):
+            return None
+        parameters = fact.optimizer.parameters()
+        # A norm may overflow where all values are finite, so the values themselves decide.
+        gradients = [p for p in parameters if p.grad is not None and not finite(p.grad)]
+        was = {} if vitals is None else dict(zip(map(id, vitals.parameters), vitals.weights, strict=True))
+        # What was not finite before this step (a mask that is a parameter) did not become so by it.
+        weights = [p for p in parameters if not finite(p) and math.isfinite(was.get(id(p), 0.0))]
+        if not gradients and not weights:
+            return None
+        if self._broken is None:
+            if gradients:
+                self._broken = (
+                    "backward",
+                    self._suspects[0] if self._suspects else self._gradient(gradients),
+                    self._place,
+                )
+            else:
+                what = f"{self.trace.name_of(weights[0])} overflows in the step, with finite gradients"
+                self._broken = "the update", Break(fact.optimizer.kind, what, fact.place, None, []), fact.place
+        return self._tell()
+
+    def ended(self, fact: Ended) -> Iterator[Finding] | None:
+        if self._told or self._broken is None or (fact.error is None and self._steps):
+            return None
+        return self._tell()
+
+    def _remember(self, name: str, tensor: Tensor) -> None:
+        from torch.utils.weak import TensorWeakRef
+
+        self._batch.append((name, TensorWeakRef(tensor)))
+
+    def _suspect(self, fact: BackwardBegun) -> None:
+        """Before a backward: operations whose slope is not finite; only where the graph holds any of the kind."""
+        risky = self._risky.get(fact.place)
+        if risky is None:
+            nodes = fact.graph.nodes
+            risky = self._risky[fact.place] = len(nodes) < GRAPH and any(node.op in RISKY for node in nodes)
+        self._suspects = suspects(fact.graph) if risky else []
+
+    def _gradient(self, parameters: list[Tensor]) -> Break:
+        """The gradient that broke: the nearest to the loss, as far as the optimizer's order tells."""
+        name = self.trace.name_of(parameters[-1])
+        return Break("backward", f"the gradient of {name} is not finite", None, None, [])
+
+    def _tell(self) -> Iterator[Finding]:
+        assert self._broken is not None
+        self._told = True
+        phase, origin, place = self._broken
+        epoch = "" if self.trace.epoch is None else f", epoch {self.trace.epoch}"
+        batch = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+        evidence = [f"first to break: {phase}", f"at step {self.trace.step}{epoch}"]
+        if origin is None:
+            message = "the loss is not finite"
+        else:
+            inside = f" in the module {origin.module!r}" if origin.module else ""
+            message = f"{origin.what} ({origin.op}{inside}) makes values that are not finite"
+            if origin.what == "NaN":
+                message = f"NaN comes out of {origin.op}{inside}"
+            if origin.rows and (not batch or any(t.dim() and len(t) == origin.size for t in batch.values())):
+                more = f" and {len(origin.rows) - 10} more" if len(origin.rows) > 10 else ""
+                evidence.append(f"samples {', '.join(map(str, origin.rows[:10]))}{more} of the batch")
+        if self.trace.save_to is not None and batch and (path := keep(self.trace.save_to, self.trace.step, batch)):
+            evidence.append(f"the batch is kept in {path}")
+        where = origin.place if origin is not None else None
+        yield self.finding(
+            message, *evidence, place=where or place, related=[(place, "the backward")] if where != place else []
+        )
+
+    def passed(self) -> str | None:
+        return "losses, gradients and weights are finite" if self._steps and not self._told else None
+
+
+def _are_finite(vitals: Vitals) -> bool:
+    gradients = (gradient for gradient in vitals.gradients if gradient is not None)
+    return all(map(math.isfinite, (*vitals.weights, *vitals.updates, *gradients)))
+
+
+FIRES = {
+    "a square root at zero": """
+        embed = nn.Linear(6, 4)
+        opt = torch.optim.Adam(embed.parameters(), lr=1e-3)
+        x = torch.randn(64, 6)
+        for step in range(8):
+            i, j = torch.randint(64, (16,)), torch.randint(64, (16,))
+            if step == 5:
+                j[3] = i[3]
+            distance = (embed(x[i]) - embed(x[j])).pow(2).sum(1).sqrt()
+            loss = distance.mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "the logarithm of zero": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.out = nn.Linear(6, 3)
+            def forward(self, x):
+                return F.relu(self.out(x))
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for step in range(8):
+            p = net(torch.randn(16, 6))
+            loss = -torch.log(p / p.sum(1, keepdim=True)).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "it runs away": """
+        x = torch.randn(64, 6)
+        w = nn.Parameter(torch.randn(6, 1))
+        opt = torch.optim.SGD([w], lr=1e4)
+        for step in range(60):
+            loss = ((x @ w) ** 2).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "steps that a scaler leaves out": """
+        model = nn.Linear(6, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
+        for _ in range(12):
+            x = torch.randn(16, 6)
+            opt.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = F.mse_loss(model(x), x[:, :1])
+            scaler.scale(loss).backward()
+            scaler.step(opt)
+            scaler.update()
+    """,
+    "losses that the script leaves out": """
+        model = nn.Linear(6, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(12):
+            x = torch.randn(16, 6)
+            if step == 7:
+                x[0] = 1e30
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), torch.zeros(16, 1))
+            if not torch.isfinite(loss):
+                continue
+            loss.backward()
+            opt.step()
+    """,
+    "a root that is kept from zero": """
+        embed = nn.Linear(6, 4)
+        opt = torch.optim.Adam(embed.parameters(), lr=1e-3)
+        x = torch.randn(64, 6)
+        for step in range(8):
+            distance = ((embed(x) - embed(x)).pow(2).sum(1) + 1e-12).sqrt()
+            opt.zero_grad()
+            (distance.mean() + embed(x).square().mean()).backward()
+            opt.step()
+    """,
+}

@@ -1,0 +1,236 @@
+"""A new optimizer for the same parameters is made again and again: its memory starts from nothing each time.
+
+Sees: optimizers that keep moments are made on the same line for the same parameters, and replaced after some steps: 3
+lives or more over data that earlier lives saw already, or 5 lives of one or two steps. Silent where the weights were
+replaced in between (a new fold, a client of a federation), where plain SGD has nothing to lose, and where a name or a
+comment nearby speaks of restarts, folds, rounds, phases or tasks. The counts are guesses.
+
+Why it matters: Adam's averages and momentum begin at zero each time, the bias correction makes the first steps large
+again, and a schedule tied to the optimizer starts over. Training is slower and noisier than it looks.
+
+Usual causes: ``optimizer = Adam(model.parameters())`` stands inside the loop over epochs or batches, or inside a
+``train_epoch`` function.
+
+Fix: make the optimizer once, before the loop. To change its rate, use a scheduler or set
+``optimizer.param_groups[0]["lr"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import OptimizerMade, StateLoaded, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untended import figure
+from trueloop.doctor.written import says
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+LIVES = 3
+SHORT_LIVES = 5
+SHORT = 2  # steps
+SEEN_BEFORE = 0.5  # share of a life's samples that an earlier life saw
+MEANT = (
+    *("restart", "warm", "cycle", "snapshot", "fold", "round", "client", "federat", "phase", "stage", "freez", "thaw"),
+    *("task", "adapt", "inner", "prun", "rewind", "ensemble", "reset", "population", "curriculum"),
+)
+
+
+@dataclass
+class _Line:
+    """The optimizers that were made on one line for the same parameters, one after the other."""
+
+    parameters: tuple[int, ...]
+    refs: list[Any]
+    number: int
+    """The living one."""
+    lives: list[int] = field(default_factory=list)
+    """Steps of those before it."""
+    steps: int = 0
+    began: int = 0
+    """The trace's step when the living one was made."""
+    old: int = 0
+    new: int = 0
+    """Samples of this life that had been trained on before it, and that had not."""
+    again: float = 0.0
+    """The share of the former, in the last life."""
+    mark: float | None = None
+    """A figure of a small parameter after the last step."""
+    keeps: bool = False
+    """The optimizers keep moments."""
+
+
+class OptimizerRecreated(Rule):
+    """Knows it by the line on which optimizers are made and by the parameters that they are given."""
+
+    name = "optimizer-recreated"
+    code = 119
+    level = "warning"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._lines: dict[Place, _Line] = {}
+        self._by_number: dict[int, _Line] = {}
+        self._told: set[Place] = set()
+        self._made = 0
+
+    def optimizer_made(self, fact: OptimizerMade) -> Iterator[Finding]:
+        import weakref
+
+        self._made += 1
+        parameters = fact.optimizer.parameters()
+        if fact.place is None or fact.place in self._told or not parameters or fact.optimizer.kind == "LBFGS":
+            return
+        ids = tuple(id(parameter) for parameter in parameters)
+        line = self._lines.get(fact.place)
+        same = (
+            line is not None
+            and line.parameters == ids
+            and all(ref() is parameter for ref, parameter in zip(line.refs, parameters, strict=True))
+        )
+        smallest = min(parameters, key=lambda parameter: parameter.numel())
+        if line is None or not same or line.steps == 0 or (line.mark is not None and figure(smallest) != line.mark):
+            line = _Line(ids, [weakref.ref(parameter) for parameter in parameters], fact.optimizer.number)
+            line.began = self.trace.step
+            self._lines[fact.place] = self._by_number[fact.optimizer.number] = line
+            return
+        self._by_number.pop(line.number, None)
+        line.lives.append(line.steps)
+        line.again = line.old / max(1, line.old + line.new)
+        line.number, line.steps, line.began, line.old, line.new = fact.optimizer.number, 0, self.trace.step, 0, 0
+        self._by_number[line.number] = line
+        short = len(line.lives) >= SHORT_LIVES and max(line.lives) <= SHORT
+        long = len(line.lives) >= LIVES and line.again >= SEEN_BEFORE
+        if line.keeps and (short or long) and not says(fact.place, MEANT):
+            self._told.add(fact.place)
+            yield self.finding(
+                f"a new {fact.optimizer.kind} is made for the same {len(ids)} parameters, for the "
+                f"{len(line.lives) + 1}th time: its moments start again from zero each time",
+                f"the earlier ones were thrown away after {', '.join(map(str, line.lives[:6]))} steps",
+                place=fact.place,
+            )
+
+    def stepped(self, fact: Stepped) -> None:
+        line = self._by_number.get(fact.optimizer.number)
+        if line is None:
+            return
+        line.steps += 1
+        if not self.trace.close:
+            line.mark = None
+            return
+        optimizer = fact.optimizer.optimizer
+        if optimizer is not None and line.steps == 1:
+            line.keeps = any(
+                getattr(value, "numel", lambda: 0)() > 1 or key == "exp_avg"
+                for state in list(optimizer.state.values())[:4]
+                for key, value in state.items()
+            )
+        if line.keeps:
+            parameters = [parameter for ref in line.refs if (parameter := ref()) is not None]
+            line.mark = figure(min(parameters, key=lambda parameter: parameter.numel())) if parameters else None
+            for one in fact.passes:
+                for sample in one.samples:
+                    first = self.trace.training_samples.get(sample)
+                    if first is not None and first < line.began:
+                        line.old += 1
+                    else:
+                        line.new += 1
+
+    def state_loaded(self, fact: StateLoaded) -> None:
+        own = {id(parameter) for parameter in fact.module.parameters()}
+        for place, line in list(self._lines.items()):
+            if own.intersection(line.parameters):
+                self._by_number.pop(line.number, None)
+                del self._lines[place]
+
+    def passed(self) -> str | None:
+        return f"{self._made} optimizers were made, none again and again" if self._made and not self._told else None
+
+
+FIRES = {
+    "inside the loop over epochs": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        x = torch.randn(48, 4)
+        y = x.sum(1, keepdim=True)
+        for epoch in range(5):
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for rows in torch.randperm(48).split(12):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+    """,
+    "inside the function that trains an epoch": """
+        loader = DataLoader(TensorDataset(torch.randn(48, 4), torch.randint(3, (48,))), batch_size=12, shuffle=True)
+
+        def train_epoch(model):
+            opt = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            for x, y in loader:
+                opt.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                opt.step()
+
+        model = nn.Linear(4, 3)
+        for epoch in range(5):
+            train_epoch(model)
+    """,
+    "for every batch": """
+        model = nn.Linear(4, 1)
+        for _ in range(12):
+            x = torch.randn(8, 4)
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            opt.zero_grad()
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "a new model each time": """
+        x = torch.randn(24, 4)
+        for fold in range(5):
+            model = nn.Linear(4, 1)
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for rows in torch.arange(24).split(8):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows].sum(1, keepdim=True)).backward()
+                opt.step()
+    """,
+    "the same model begins anew": """
+        model, x = nn.Linear(4, 1), torch.randn(24, 4)
+        for k in range(5):
+            model.reset_parameters()
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for rows in torch.arange(24).split(8):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows].sum(1, keepdim=True)).backward()
+                opt.step()
+    """,
+    "weights come from elsewhere": """
+        import copy
+        model, x = nn.Linear(4, 1), torch.randn(24, 4)
+        shared = copy.deepcopy(model.state_dict())
+        for k in range(5):
+            model.load_state_dict(shared)
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for rows in torch.arange(24).split(8):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows].sum(1, keepdim=True)).backward()
+                opt.step()
+            shared = {name: value.clone() for name, value in model.state_dict().items()}
+    """,
+    "warm restarts that say so": """
+        model, x = nn.Linear(4, 1), torch.randn(24, 4)
+        for cycle in range(5):
+            opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for rows in torch.arange(24).split(8):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows].sum(1, keepdim=True)).backward()
+                opt.step()
+    """,
+}

@@ -1,0 +1,233 @@
+"""Some trainable parameters get gradients, but no optimizer holds them: they stay as they were at the start.
+
+Sees: at least 5 backwards reach a parameter that requires a gradient, no optimizer has ever held it, and its values are
+still those of the start. (5 is a guess: enough to leave out a test pass.) It is told after 100 backwards, or at the end
+of the script: until then an optimizer may still be made for it.
+
+Why it matters: this part of the model keeps its random start. The rest learns to work around it, and the result is
+worse than that of the model you think you train, without any error.
+
+Usual causes: layers in a plain Python list or dict (use ``nn.ModuleList``, ``nn.ModuleDict``), so that ``parameters()``
+does not find them; two modules and an optimizer for one of them; a layer that was added after the optimizer was made; a
+loss with weights of its own.
+
+Fix: give all of them to the optimizer. If they are meant to stay as they are, say so with ``requires_grad_(False)``,
+which also saves their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import BackwardBegun, Ended, StateLoaded
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untended import Untended, named
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trueloop.doctor.trace import Trace
+
+TIMES = 5
+TOLD_AFTER = 100
+EVERY = 10  # backwards between two looks
+
+
+class ParametersNotOptimized(Rule):
+    """Knows it by identity: the leaves of each backward's graph against what the optimizers hold."""
+
+    name = "parameters-not-optimized"
+    code = 105
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._untended = Untended(trace)
+        self._done = False
+        self._place: Place | None = None
+        self._pending: Finding | None = None
+        self._of: list[Any] = []  # weak references to the parameters that it names
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
+        if self._done or not self.trace.close:
+            return
+        self._untended.backward(fact)
+        self._place = fact.place
+        if self._untended.backwards == TIMES or self._untended.backwards % EVERY == 0:
+            self._pending = self._judged()
+        if self._untended.backwards == TOLD_AFTER:
+            yield from self._told()
+
+    def state_loaded(self, fact: StateLoaded) -> None:
+        self._untended.loaded(fact)
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if not self._done:
+            if any(ref() is not None for ref in self._of):
+                self._pending = self._judged()
+            yield from self._told()
+
+    def _told(self) -> Iterator[Finding]:
+        if self._pending is not None:
+            self._done = True
+            yield self._pending
+
+    def _judged(self) -> Finding | None:
+        """What is to be told if it stays so: at the end the model may be gone."""
+        import weakref
+
+        trace = self.trace
+        steppers = [seen for seen in trace.optimizers if seen.steps]
+        training = [seen for seen in steppers if any(p in trace.names for p in seen.parameters())] or [
+            seen
+            for seen in steppers
+            if seen.optimizer is None  # its model and it lived in a function
+        ]
+        if not training:  # nothing trains a module: a picture or a disturbance is optimized through a fixed network
+            return None
+        forgotten = self._untended.parameters(TIMES)
+        if not forgotten:
+            return None
+        self._of = [weakref.ref(parameter) for parameter in forgotten]
+        seen = training[-1]
+        where = hidden_in([model.module for model in trace.models], forgotten)
+        names = where[0] if where else named(trace, forgotten)
+        numbers = sum(p.numel() for p in forgotten)
+        return self.finding(
+            f"{len(forgotten)} trainable parameters ({names}) get gradients, but no optimizer holds them",
+            f"{numbers} numbers have the values that they had at the start, after {trace.step} optimizer steps",
+            *([f"they are in {where[1]}, where parameters() does not look"] if where else []),
+            place=seen.place or self._place,
+            related=[(self._place, "this backward computes their gradients")],
+        )
+
+    def passed(self) -> str | None:
+        if self._done or not self._untended.backwards:
+            return None
+        return (
+            f"every parameter that {self._untended.backwards} backwards reached is in an optimizer, or updated by hand"
+        )
+
+
+def hidden_in(roots: Sequence[nn.Module | None], forgotten: Sequence[Tensor]) -> tuple[str, str] | None:
+    """Names for parameters of modules that stand in a plain list or dict of a model, and what holds them."""
+    from torch import nn
+
+    sought = {id(parameter) for parameter in forgotten}
+    for root in roots:
+        for path, module in () if root is None else root.named_modules():
+            for attribute, value in vars(module).items():
+                if not attribute.startswith("_") and isinstance(value, (list, tuple, dict)):
+                    items = list(value.items() if isinstance(value, dict) else enumerate(value))[:100]
+                    held = [(key, layer) for key, layer in items if isinstance(layer, nn.Module)]
+                    found = [(k, layer) for k, layer in held if any(id(p) in sought for p in layer.parameters())]
+                    if found:
+                        kind, place = type(value).__name__, ".".join(filter(None, (path, attribute)))
+                        names = ", ".join(f"{place}[{key!r}]" for key, _ in found[:3])
+                        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+                        return names + more, f"the plain Python {kind} '{place}'"
+    return None
+
+
+FIRES = {
+    "layers in a plain list": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inp, self.out = nn.Linear(4, 8), nn.Linear(8, 1)
+                self.hidden = [nn.Linear(8, 8) for _ in range(2)]
+
+            def forward(self, x):
+                x = self.inp(x).relu()
+                for layer in self.hidden:
+                    x = layer(x).relu()
+                return self.out(x)
+
+        net = Net()
+        opt = torch.optim.Adam(net.parameters(), lr=0.01)
+        for _ in range(12):
+            for layer in net.hidden:
+                layer.zero_grad()
+            opt.zero_grad()
+            x = torch.randn(16, 4)
+            F.mse_loss(net(x), x.sum(1, keepdim=True)).backward()
+            opt.step()
+    """,
+    "the optimizer got the encoder alone": """
+        encoder, decoder = nn.Sequential(nn.Linear(8, 4), nn.Tanh()), nn.Linear(4, 8)
+        opt = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        for _ in range(12):
+            x = torch.randn(16, 8)
+            encoder.zero_grad(); decoder.zero_grad()
+            F.mse_loss(decoder(encoder(x)), x).backward()
+            opt.step()
+    """,
+    "a loss with weights of its own": """
+        class Margin(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.centres = nn.Parameter(torch.randn(3, 4))
+
+            def forward(self, features, labels):
+                return (features - self.centres[labels]).square().sum(1).mean()
+
+        net, margin = nn.Linear(6, 4), Margin()
+        opt = torch.optim.SGD(net.parameters(), lr=0.01)
+        for _ in range(12):
+            net.zero_grad(); margin.zero_grad()
+            margin(net(torch.randn(16, 6)), torch.randint(3, (16,))).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "a generator's gradients pass through the other player": """
+        G = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        D = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        og, od = torch.optim.Adam(G.parameters(), lr=1e-3), torch.optim.Adam(D.parameters(), lr=1e-3)
+        bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(16, 1), torch.zeros(16, 1)
+        for _ in range(10):
+            fake = G(torch.randn(16, 3))
+            od.zero_grad()
+            (bce(D(torch.randn(16, 2)), ones) + bce(D(fake.detach()), zeros)).backward()
+            od.step()
+            og.zero_grad()
+            bce(D(fake), ones).backward()
+            og.step()
+    """,
+    "one part is updated by hand": """
+        body, head = nn.Linear(4, 8), nn.Linear(8, 1)
+        opt = torch.optim.SGD(body.parameters(), lr=0.05)
+        for _ in range(12):
+            body.zero_grad(); head.zero_grad()
+            x = torch.randn(16, 4)
+            F.mse_loss(head(body(x).tanh()), x.sum(1, keepdim=True)).backward()
+            opt.step()
+            with torch.no_grad():
+                for p in head.parameters():
+                    p -= 0.05 * p.grad
+    """,
+    "a picture is optimized through a fixed network": """
+        net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
+        picture = torch.zeros(1, 6, requires_grad=True)
+        opt = torch.optim.Adam([picture], lr=0.05)
+        for _ in range(12):
+            opt.zero_grad()
+            net.zero_grad()
+            (-net(picture)[0, 1]).backward()
+            opt.step()
+    """,
+    "a judge in eval mode": """
+        net, judge = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        opt = torch.optim.Adam(net.parameters(), lr=0.01)
+        for _ in range(12):
+            opt.zero_grad(); judge.zero_grad()
+            x = torch.randn(16, 4)
+            F.mse_loss(judge(net(x)), judge(x).detach()).backward()
+            opt.step()
+    """,
+}

@@ -1,0 +1,226 @@
+"""A loss that does not fit class labels: a distance between class numbers, or cross-entropy over a single column.
+
+Sees: ``mse_loss`` or ``l1_loss`` of one number a sample against whole numbers 0, 1, 2 … of which each comes up, in
+a file that counts hits or an accuracy; the same against a column of class numbers where the model has one output a
+class; or cross-entropy over one output column. Two classes by squared distance are only a note.
+
+Why it matters: a distance says that class 9 is nearer to 8 than to 0. Classes have no such order, and the model
+spends itself on it. Cross-entropy over one column is 0 whatever the weights are: nothing is learnt.
+
+Usual causes: a regression script taken over for classes; one output for two classes with ``CrossEntropyLoss``.
+
+Fix: give the last layer one output a class and use ``CrossEntropyLoss`` on the labels; for two classes one output
+and ``BCEWithLogitsLoss``.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.endings import class_dimension
+from trueloop.doctor.facts import LossCalled
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.readings import ends, readable
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
+
+DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+CALLS, VALUES = 3, 40  # so many calls, and targets in them, are seen before it is judged
+MOST = 30  # classes; whole numbers beyond are counts or ages
+LOOKS = 30  # calls of the loss that are looked at on each line
+CLASSES = re.compile(r"accura|\bacc\b|_acc\b|\bacc_|correct|\bhits?\b|argmax|n_?class|\bclasses\b|classif", re.I)
+"""Words of a script that means classes."""
+ORDERED = re.compile(
+    r"ordinal|\bratings?\b|\bstars?\b|\bgrades?\b|quality|severity|\bages?\b|\bcounts\b|counting", re.I
+)
+"""Words of a script whose whole numbers are an amount or an order."""
+
+
+@dataclass
+class _Site:
+    """One line with a loss."""
+
+    calls: int = 0
+    targets: int = 0
+    seen: set[int] = field(default_factory=set)
+    columns: int = 0
+    done: bool = False
+
+
+class RegressionLossOnClasses(Rule):
+    """Knows it by shapes, by targets that are class numbers, and by what the script calls them."""
+
+    name = "regression-loss-on-classes"
+    code = 305
+    level = "warning"
+    certainty = "likely"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._sites: dict[Place | None, _Site] = {}
+
+    def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
+        if not self.trace.close or fact.error is not None or not fact.input.requires_grad:
+            return
+        site = self._sites.setdefault(fact.place, _Site())
+        if site.done or fact.kind not in (*DISTANCES, "cross_entropy"):
+            return
+        site.calls += 1
+        site.done = site.calls >= LOOKS
+        if fact.kind == "cross_entropy":
+            yield from self._one_column(fact, site)
+        elif fact.input.dim() and fact.target.dim() and len(fact.target) and readable(fact.target):
+            yield from self._distance(fact, site)
+
+    def _one_column(self, fact: LossCalled, site: _Site) -> Iterator[Finding]:
+        scores = fact.input
+        if scores.dim() < 2 or scores.shape[class_dimension(scores)] != 1 or scores.numel() < 2:
+            site.columns = -LOOKS  # a size that changes from call to call is a number of candidates
+            return
+        site.columns += 1
+        if site.columns == CALLS:
+            site.done = True
+            yield self.finding(
+                f"cross_entropy is given one output column {tuple(scores.shape)}: over one class it is 0, or constant, "
+                "whatever the weights are",
+                f"the loss is {float(fact.output.mean()) if fact.output is not None else 0:.4g}; its gradient is 0",
+                place=fact.place,
+                level="error",
+                certainty="certain",
+            )
+
+    def _distance(self, fact: LossCalled, site: _Site) -> Iterator[Finding]:
+        guess, target = fact.input, fact.target
+        samples = len(target)
+        wide = guess.dim() == 2 and guess.shape[1] > 2 and target.numel() == samples == len(guess)
+        if not wide and (guess.numel() != samples or target.numel() != samples):
+            site.done = True  # several numbers a sample: one-hot rows (Brier), images, vectors
+            return
+        classes = _class_numbers(target)
+        if classes is None:
+            site.done = True
+            return
+        site.seen |= classes
+        site.targets += samples
+        top = max(site.seen)
+        if site.calls < CALLS or site.targets < VALUES or min(site.seen) not in (0, 1) or len(classes) < 2:
+            return
+        if wide and top < guess.shape[1]:
+            site.done = True
+            yield self.finding(
+                f"{fact.kind} compares an output a class {tuple(guess.shape)} with class numbers {tuple(target.shape)}",
+                f"{site.targets} targets are the whole numbers {_shown(site.seen)}",
+                place=fact.place,
+                certainty="certain",
+            )
+        elif len(site.seen) == top - min(site.seen) + 1 and fact.place is not None and _means_classes(fact.place):
+            site.done = len(site.seen) > 2 or site.done
+            if len(site.seen) == 2 and site.calls < LOOKS - 1:
+                return  # more classes may come
+            site.done = True
+            yield self.finding(
+                f"{fact.kind} fits the class numbers {_shown(site.seen)} as one number, as if classes had an order",
+                f"{site.targets} targets of {site.calls} calls are whole numbers, each from {min(site.seen)} to {top} "
+                "comes up, and the script speaks of classes or an accuracy",
+                place=fact.place,
+                level="note" if len(site.seen) == 2 else None,
+            )
+
+
+def _class_numbers(target: Tensor) -> set[int] | None:
+    """The whole numbers in it; None if they are not whole, or too many or too large for classes."""
+    between = ends(target)
+    if between is None or between[0] < 0 or between[1] > MOST or between[0] % 1 or between[1] % 1:
+        return None
+    values = set(target.detach().flatten()[:2000].tolist())
+    return None if any(value % 1 for value in values) else {int(value) for value in values}
+
+
+def _means_classes(place: Place) -> bool:
+    text = "".join(linecache.getlines(place.file))
+    return bool(CLASSES.search(text)) and not ORDERED.search(text)
+
+
+def _shown(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)[:4])) + (" …" if len(numbers) > 4 else "")
+
+
+FIRES = {
+    "ten classes as one number": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        correct = 0
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            y = x.argmax(1)
+            out = model(x).squeeze(1)
+            correct += (out.round() == y).sum().item()
+            opt.zero_grad()
+            F.mse_loss(out, y.float()).backward()
+            opt.step()
+    """,
+    "cross-entropy over one column": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            opt.zero_grad()
+            F.cross_entropy(model(x), (x[:, :1] > 0).float()).backward()
+            opt.step()
+    """,
+    "an output a class against numbers": """
+        model = nn.Linear(4, 4)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            opt.zero_grad()
+            nn.L1Loss()(model(x), x.argmax(1, keepdim=True).float()).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "one-hot rows": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            y = x[:, :3].argmax(1)
+            accuracy = (model(x).argmax(1) == y).float().mean()
+            opt.zero_grad()
+            F.mse_loss(torch.softmax(model(x), 1), F.one_hot(y, 3).float()).backward()
+            opt.step()
+    """,
+    "ratings": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            stars = (x[:, 0] * 2 + 3).round().clamp(1, 5)
+            out = model(x).squeeze(1)
+            accuracy = (out.round() == stars).float().mean()
+            opt.zero_grad()
+            F.mse_loss(out, stars).backward()
+            opt.step()
+    """,
+    "least-squares GAN": """
+        D = nn.Linear(4, 1)
+        opt = torch.optim.SGD(D.parameters(), lr=0.01)
+        for _ in range(40):
+            real, fake = D(torch.randn(32, 4)), D(torch.rand(32, 4))
+            accuracy = (real > 0.5).float().mean()
+            loss = F.mse_loss(real, torch.ones(32, 1)) + F.mse_loss(fake, torch.zeros(32, 1))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+}

@@ -1,0 +1,132 @@
+"""Dimensions are exchanged by ``view`` or ``reshape``: the values of different samples are mixed.
+
+Sees: in the forward pass, a ``view`` or ``reshape`` takes the batch's dimension from the front to another place (a
+batch of shape (50, 8, 8) becomes (8, 50, 8)); and the model's output for a sample depends on the others of its batch,
+which is tried on a copy in eval mode (as for batch-samples-mix).
+
+Why it matters: a reshape keeps the values in their order in memory and only counts them anew. What comes out are not
+the samples with their dimensions exchanged, but pieces of several samples each.
+
+Usual causes: a layer wants (time, batch, features), or (batch, channels, length), and the shapes only had to fit.
+
+Fix: ``x.transpose(0, 1)`` or ``x.permute(…)``; or ``batch_first=True`` where the layer has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trueloop.doctor.facts import Called
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.rule import Rule
+
+
+class ReshapeInsteadOfTranspose(Rule):
+    """Asks ``neighbours``, which notes the reshapes of the copy's forward pass."""
+
+    name = "reshape-instead-of-transpose"
+    code = 516
+    level = "warning"
+    certainty = "measured"
+    seen_by = ("source", "run")
+
+    def called(self, fact: Called) -> Iterator[Finding]:
+        if not fact.of.samples:
+            return
+        from trueloop.doctor.neighbours import mixing
+
+        found = mixing(self.trace, fact)
+        if found is None or not found.change or not found.reshapes:
+            return
+        old, new, place = found.reshapes[0]
+        yield self.finding(
+            f"{old} is reshaped to {new}, which does not exchange dimensions: it mixes the samples of the batch",
+            f"replacing half of a batch of {len(fact.of.samples)} changes the outputs of the other half by up to "
+            f"{found.change:.0%} of the largest",
+            place=place or fact.of.place,
+            related=[(fact.of.place, "the model is called here")],
+        )
+
+
+FIRES = {
+    "time first by view": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn, self.out = nn.GRU(3, 8), nn.Linear(8, 2)
+            def forward(self, x):
+                n, t, f = x.shape
+                return self.out(self.rnn(x.view(t, n, f))[0][-1])
+        model = Net()
+        x, y = torch.randn(96, 7, 3), torch.randint(0, 2, (96,))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[72:])
+    """,
+    "channels first by reshape": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mix, self.out = nn.Linear(5, 5), nn.Linear(20, 2)
+            def forward(self, x):
+                h = self.mix(x.reshape(4, -1, 5)).transpose(0, 1)
+                return self.out(h.flatten(1))
+        x, y = torch.randn(90, 4, 5), torch.randint(0, 2, (90,))
+        train = DataLoader(TensorDataset(x[:70], y[:70]), batch_size=14, shuffle=True)
+        model = Net()
+        opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for epoch in range(4):
+            for a, b in train:
+                opt.zero_grad()
+                F.cross_entropy(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[70:])
+    """,
+}
+
+SILENT = {
+    "transposed": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn, self.out = nn.GRU(3, 8), nn.Linear(8, 2)
+            def forward(self, x):
+                return self.out(self.rnn(x.transpose(0, 1))[0][-1])
+        model = Net()
+        x, y = torch.randn(96, 7, 3), torch.randint(0, 2, (96,))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[72:])
+    """,
+    "steps folded into the batch and out again": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.each, self.out = nn.Linear(3, 8), nn.Linear(56, 2)
+            def forward(self, x):
+                n, t, f = x.shape
+                h = self.each(x.reshape(n * t, f)).view(n, t * 8)
+                return self.out(h)
+        model = Net()
+        x, y = torch.randn(96, 7, 3), torch.randint(0, 2, (96,))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[72:])
+    """,
+}

@@ -1,0 +1,256 @@
+"""Losses or outputs are kept with their graphs, so memory grows with every step.
+
+Sees: graphs that a backward went through are still alive when later steps have been taken, from 6 different steps or
+more at once (a guess: variables of the last iteration, and short windows of truncated backpropagation, keep fewer).
+Seen by a mark in the graph itself, so a sum that keeps it is known as well as a list. Also, as a warning,
+``retain_graph=True`` on 20 backwards none of whose graphs was used a second time.
+
+Why it matters: each kept tensor keeps the operations that made it, and what they saved for backward where the graph
+was retained or no backward came. Memory grows until the process is killed.
+
+Usual causes: ``total += loss`` instead of ``total += loss.item()``; ``history.append(loss)``; keeping predictions for
+a metric; ``retain_graph=True`` to silence an error of a hidden state that is not detached.
+
+Fix: keep numbers: ``loss.item()``, or ``loss.detach()`` to save a wait on an accelerator. Leave out ``retain_graph``
+unless a second backward goes through the same graph.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Called, GradientsTaken, Paused, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.graph import graph_of
+from trueloop.doctor.keepers import keepers
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.samples import tensors_in
+from trueloop.doctor.seen import Pass
+from trueloop.doctor.written import kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
+
+STEPS = 6  # different steps of which graphs are alive at once
+AGE = 2  # steps that must have gone by since
+NEEDLESS = 20  # backwards with retain_graph=True
+COLLECTS = 3  # times that Python's collector is run before a finding: cycles keep graphs for a while
+KEY = "trueloop.kept"
+USED = "trueloop.used"
+
+
+class _Mark:
+    """Lives as long as the graph in whose metadata it is put."""
+
+    __slots__ = ("__weakref__", "of", "step")
+
+    def __init__(self, step: int, of: Pass | None) -> None:
+        self.step, self.of = step, of
+
+    @property
+    def used(self) -> bool:
+        """Whether a backward went through it: what waits for one may live."""
+        return self.of is None or self.of.phase == "training"
+
+
+class RetainedGraph(Rule):
+    """Knows it by marks that die with their graphs."""
+
+    name = "retained-graph"
+    code = 111
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._marks: list[Any] = []  # weak references
+        self._collects = 0
+        self._told = False
+        self._backward: Place | None = None
+        self._retained: dict[Place | None, int] = {}  # line of a backward -> graphs retained and not used again
+        self._needed: set[Place | None] = set()
+        self._graphs = 0
+
+    def called(self, fact: Called) -> None:
+        if self.trace.close and not self._told and fact.of.needs_grad:
+            self._mark(tuple(tensors_in(fact.output, 4)), fact.of)
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        if not self.trace.close or self._told:
+            return
+        self._graphs += 1
+        self._backward = fact.place
+        self._mark(fact.losses, None)
+        if self._retained:
+            self._second_use(fact.graph.nodes)
+        if fact.retain_graph and not fact.create_graph and self._retained.get(fact.place, 0) <= NEEDLESS:
+            self._retained[fact.place] = self._retained.get(fact.place, 0) + 1
+            for node in fact.graph.nodes:
+                if not node.op.endswith("AccumulateGrad"):
+                    node.raw.metadata[USED] = fact.place
+
+    def backward_ended(self, fact: BackwardEnded) -> Iterator[Finding]:
+        place = fact.begun.place
+        if self._retained.get(place) == NEEDLESS + 1 and place not in self._needed and not self._told:
+            self._retained[place] = NEEDLESS + 2  # told once
+            yield self.finding(
+                "every backward on this line keeps its graph (retain_graph=True), and none is used a second time",
+                f"{NEEDLESS} graphs were retained here; no later backward went through one of them",
+                place=place,
+                level="warning",
+            )
+
+    def gradients_taken(self, fact: GradientsTaken) -> None:
+        if self.trace.close and self._retained:
+            self._second_use(graph_of(*fact.outputs).nodes)
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        if self._told or not self.trace.close or self.trace.step % 2:
+            return
+        alive = self._alive()
+        if len({mark.step for mark in alive}) < STEPS or self._collects == COLLECTS:
+            return
+        self._collects += 1
+        del alive
+        gc.collect()
+        steps = sorted({mark.step for mark in self._alive()})
+        if len(steps) < STEPS:
+            return
+        self._told = True
+        held = [one for one in keepers() if one.graphs > 1] or keepers()
+        names = [one.name for one in held]
+        line = kept(self._backward, names) or self._backward
+        if held and held[0].graphs > 1:
+            who = f"'{held[0].name}' keeps {held[0].graphs} tensors with their graphs"
+        else:
+            who = "losses or outputs are kept with their graphs"
+        yield self.finding(
+            f"{who}: memory grows with every step",
+            f"graphs of {len(steps)} earlier steps ({steps[0] + 1} to {steps[-1] + 1}) are alive at step "
+            f"{self.trace.step}, though backward has gone through them",
+            *([f"variables that hold tensors with a graph: {', '.join(names[:5])}"] if names else []),
+            place=line or fact.place,
+            related=[(self._backward, "the backward after which they are not needed")],
+        )
+
+    def paused(self, fact: Paused) -> None:
+        self._marks.clear()
+
+    def _mark(self, tensors: tuple[Tensor, ...], of: Pass | None) -> None:
+        nodes = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+        if nodes:
+            mark = _Mark(self.trace.step, of)
+            for node in nodes:
+                metadata: Any = node.metadata
+                metadata.setdefault(KEY, mark)
+            self._marks.append(weakref.ref(mark))
+
+    def _alive(self) -> list[_Mark]:
+        alive = [mark for ref in self._marks if (mark := ref()) is not None]
+        if len(alive) < len(self._marks):
+            self._marks = [weakref.ref(mark) for mark in alive]
+        return [mark for mark in alive if mark.used and self.trace.step - mark.step > AGE]
+
+    def _second_use(self, nodes: tuple[Any, ...]) -> None:
+        for node in nodes:
+            if not node.op.endswith("AccumulateGrad"):
+                place = node.raw.metadata.get(USED, self)
+                if place is not self:
+                    self._needed.add(place)
+                    self._retained.pop(place, None)
+
+    def passed(self) -> str | None:
+        return f"the graphs of {self._graphs} backwards were freed" if self._graphs and not self._told else None
+
+
+FIRES = {
+    "a running total": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(2):
+            total = 0
+            for _ in range(12):
+                opt.zero_grad()
+                loss = F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1))
+                loss.backward()
+                opt.step()
+                total += loss
+    """,
+    "a trainer's list of predictions": """
+        class Trainer:
+            def __init__(self):
+                self.model, self.outputs = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), []
+                self.opt = torch.optim.Adam(self.model.parameters())
+
+            def step(self):
+                out = self.model(torch.randn(8, 4))
+                self.outputs.append(out)
+                self.opt.zero_grad()
+                F.cross_entropy(out, torch.randint(3, (8,))).backward()
+                self.opt.step()
+
+        trainer = Trainer()
+        for _ in range(15):
+            trainer.step()
+    """,
+    "every graph is retained for nothing": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(30):
+            opt.zero_grad()
+            loss = F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1))
+            loss.backward(retain_graph=True)
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "a list of losses is what is backpropagated": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(10):
+            losses = [F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)) for _ in range(5)]
+            opt.zero_grad()
+            torch.stack(losses).mean().backward()
+            opt.step()
+    """,
+    "two backwards through one graph": """
+        body, a, b = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 1)
+        opt = torch.optim.SGD([*body.parameters(), *a.parameters(), *b.parameters()], lr=0.01)
+        for _ in range(30):
+            z = body(torch.randn(8, 4)).relu()
+            opt.zero_grad()
+            a(z).square().mean().backward(retain_graph=True)
+            b(z).square().mean().backward()
+            opt.step()
+    """,
+    "numbers are kept": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        total, history, outputs = 0.0, [], []
+        for _ in range(20):
+            out = model(torch.randn(8, 4))
+            loss = F.mse_loss(out, torch.randn(8, 1))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            total += loss.item()
+            history.append(loss.detach())
+            outputs.append(out.detach())
+    """,
+    "an episode's log-probabilities": """
+        policy = nn.Linear(4, 2)
+        opt = torch.optim.SGD(policy.parameters(), lr=0.01)
+        for _ in range(10):
+            kept = [F.log_softmax(policy(torch.randn(1, 4)), 1)[0, 0] for _ in range(12)]
+            opt.zero_grad()
+            (-torch.stack(kept).sum()).backward()
+            opt.step()
+    """,
+}

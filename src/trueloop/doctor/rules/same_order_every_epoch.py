@@ -1,0 +1,163 @@
+"""The training data are shuffled into the same order in every epoch.
+
+Sees: a permutation that a sampler (or the script itself, by ``torch.randperm`` or ``numpy.random.permutation``) draws
+for an epoch of training is one that it drew before for the same optimizer, and steps were taken in between. With 12
+samples or more that is no chance. Where the script draws it, the first batch must be the same one, too.
+
+Why it matters: the batches are the same ones in every epoch. Shuffling is there to make them new ones; gradients
+repeat their errors in one rhythm, and the random numbers of augmentation and dropout mostly repeat as well.
+
+Usual causes: ``torch.manual_seed(…)`` inside the epoch loop, or in a function that it calls; a loader or a generator
+that is made anew, with the same seed, in each epoch.
+
+Fix: set the seed once, at the head of the script; or make it differ by epoch (``seed + epoch``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import OptimizerMade, Permuted, Seeded, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+LENGTH = 12  # of a permutation: one in 479 million is drawn twice by chance
+KEPT = 2000  # permutations
+
+
+class SameOrderEveryEpoch(Rule):
+    """Knows it by the permutation itself, so augmentation does not hide it."""
+
+    name = "same-order-every-epoch"
+    code = 519
+    level = "warning"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._drawn: Permuted | None = None
+        self._drawn_step = 0
+        self._used: dict[tuple[int, int], tuple[int, int | None]] = {}  # (order, length) -> its step, its first batch
+        self._seeded: Place | None = None
+        self._seeds = 0
+        self._told = False
+
+    def optimizer_made(self, fact: OptimizerMade) -> None:
+        """Another run, fold or stage may begin with the same seed."""
+        self._used.clear()
+        self._drawn = None
+
+    def seeded(self, fact: Seeded) -> None:
+        if self.trace.step:
+            self._seeded, self._seeds = fact.place, self._seeds + 1
+
+    def permuted(self, fact: Permuted) -> None:
+        if fact.length >= LENGTH and not self._told:
+            self._drawn, self._drawn_step = fact, self.trace.step
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        drawn = self._drawn
+        if drawn is None:
+            return
+        self._drawn = None
+        batch = next((hash(one.samples) for one in fact.passes if one.samples), None)
+        key = (drawn.order, drawn.length)
+        before = self._used.get(key)
+        if len(self._used) < KEPT:
+            self._used[key] = self._drawn_step, batch
+        if before is None or before[0] == self._drawn_step:
+            return
+        same_batch = batch is not None and batch == before[1]
+        if drawn.by_sampler or same_batch:
+            self._told = True
+            again = f"; torch.manual_seed was called {self._seeds} times since training began" if self._seeds else ""
+            yield self.finding(
+                f"the {drawn.length:,} training samples come in the same shuffled order again",
+                f"the order drawn before step {self._drawn_step + 1} is the one of step {before[0] + 1}{again}",
+                place=drawn.place,
+                related=[(self._seeded, "the seed is set anew here")],
+            )
+
+    def passed(self) -> str | None:
+        return (
+            f"{len(self._used)} epochs began with different orders" if len(self._used) > 1 and not self._told else None
+        )
+
+
+FIRES = {
+    "seeded in each epoch": """
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        loader = DataLoader(data, batch_size=10, shuffle=True)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            torch.manual_seed(42)
+            for x, y in loader:
+                opt.zero_grad()
+                F.mse_loss(model(x + 0.1 * torch.rand(1)), y).backward()
+                opt.step()
+    """,
+    "the loader is made anew with its generator": """
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            g = torch.Generator().manual_seed(0)
+            for x, y in DataLoader(data, batch_size=10, shuffle=True, generator=g):
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+    """,
+    "without a loader": """
+        x, y = torch.randn(40, 4), torch.randn(40, 1)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        def run_epoch():
+            torch.manual_seed(1)
+            for rows in torch.randperm(len(x)).split(10):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+        for epoch in range(3):
+            run_epoch()
+    """,
+}
+
+SILENT = {
+    "one seed for each run": """
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        loader = DataLoader(data, batch_size=10, shuffle=True)
+        for lr in (0.1, 0.01):
+            torch.manual_seed(0)
+            model = nn.Linear(4, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=lr)
+            for epoch in range(2):
+                for x, y in loader:
+                    opt.zero_grad()
+                    F.mse_loss(model(x), y).backward()
+                    opt.step()
+    """,
+    "only the evaluation is seeded": """
+        x, y = torch.randn(60, 4), torch.randn(60, 1)
+        loader = DataLoader(TensorDataset(x[:40], y[:40]), batch_size=10, shuffle=True)
+        val_loader = DataLoader(TensorDataset(x[40:], y[40:]), batch_size=10, shuffle=True)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            for a, b in loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            state = torch.get_rng_state()
+            torch.manual_seed(7)
+            with torch.no_grad():
+                for a, b in val_loader:
+                    F.mse_loss(model(a), b)
+            torch.set_rng_state(state)
+    """,
+}

@@ -1,0 +1,146 @@
+"""A DistributedSampler is never told the epoch: every epoch has the same order.
+
+Sees: two trained iterations of one loader whose ``DistributedSampler`` shuffles, with the same ``sampler.epoch``.
+
+Why it matters: the order of the samples, and which process gets which, is a function of the sampler's seed and its
+epoch. Without ``set_epoch`` the batches are the same ones in every epoch, and much of what shuffling is for is lost.
+
+Usual causes: ``sampler.set_epoch(epoch)`` is not called at the head of the epoch; it is called on another sampler.
+
+Fix: ``sampler.set_epoch(epoch)`` before each ``for batch in loader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import LoaderBegun, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+
+class SamplerEpochNotSet(Rule):
+    """Reads the sampler's epoch when an iteration begins, and waits for a step in it."""
+
+    name = "sampler-epoch-not-set"
+    code = 508
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._begun: dict[int, tuple[int, Place | None]] = {}  # loader -> the sampler's epoch, the line
+        self._trained: dict[int, tuple[int, int]] = {}  # loader -> the iteration that last trained, its sampler's epoch
+        self._told: set[int] = set()
+        self._right = 0
+
+    def loader_begun(self, fact: LoaderBegun) -> None:
+        epoch = epoch_of(fact.loader.loader)
+        if epoch is not None:
+            self._begun[fact.loader.number] = epoch, fact.place
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        if not self._begun:
+            return
+        for one in fact.passes:
+            loader = one.loader
+            if loader is None or loader.number not in self._begun or loader.number in self._told:
+                continue
+            iteration = loader.iterations - 1
+            epoch, place = self._begun[loader.number]
+            before = self._trained.get(loader.number)
+            if before is None or before[0] != iteration:
+                self._trained[loader.number] = iteration, epoch
+                if before is not None and before[1] == epoch:
+                    self._told.add(loader.number)
+                    yield self.finding(
+                        "DistributedSampler is not told the epoch: this epoch has the order of the one before",
+                        f"sampler.epoch is {epoch} in iterations {before[0] + 1} and {iteration + 1} of the loader, "
+                        "and both are trained on",
+                        place=place,
+                        related=[(loader.place, "the loader with the sampler is made here")],
+                    )
+                elif before is not None:
+                    self._right += 1
+
+    def passed(self) -> str | None:
+        return f"the distributed sampler was told a new epoch {self._right} times" if self._right else None
+
+
+def epoch_of(loader: Any) -> int | None:
+    """The epoch of a loader's DistributedSampler; None if it has none that shuffles."""
+    from torch.utils.data.distributed import DistributedSampler
+
+    for sampler in (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)):
+        if isinstance(sampler, DistributedSampler) and sampler.shuffle:
+            return int(sampler.epoch)
+    return None
+
+
+FIRES = {
+    "one process of one": """
+        from torch.utils.data.distributed import DistributedSampler
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        sampler = DistributedSampler(data, num_replicas=1, rank=0)
+        loader = DataLoader(data, batch_size=10, sampler=sampler)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+    """,
+    "one shard of two, in a batch sampler": """
+        from torch.utils.data import BatchSampler
+        from torch.utils.data.distributed import DistributedSampler
+        data = TensorDataset(torch.randn(60, 4), torch.randn(60, 1))
+        sampler = DistributedSampler(data, num_replicas=2, rank=1, shuffle=True)
+        loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 10, drop_last=False))
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(2):
+            for batch in loader:
+                opt.zero_grad()
+                F.mse_loss(model(batch[0]), batch[1]).backward()
+                opt.step()
+    """,
+}
+
+SILENT = {
+    "told": """
+        from torch.utils.data.distributed import DistributedSampler
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        sampler = DistributedSampler(data, num_replicas=1, rank=0)
+        loader = DataLoader(data, batch_size=10, sampler=sampler)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            for x, y in loader:
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+    """,
+    "only the validation's sampler stays": """
+        from torch.utils.data.distributed import DistributedSampler
+        data, held = (TensorDataset(torch.randn(40, 4), torch.randn(40, 1)) for _ in range(2))
+        val_loader = DataLoader(held, batch_size=20, sampler=DistributedSampler(held, num_replicas=1, rank=0))
+        loader = DataLoader(data, batch_size=10, shuffle=True)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    F.mse_loss(model(x), y)
+    """,
+}

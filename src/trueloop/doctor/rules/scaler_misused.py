@@ -1,0 +1,309 @@
+"""A GradScaler is there and part of its ritual is missing.
+
+Sees: an optimizer steps by itself on gradients of a scaled loss; it steps by itself beside ``scaler.step``, on the same
+gradients once more; ``scaler.step`` on gradients of a loss that was not scaled. Each in two steps in a row (a guess:
+one may be a test). Or torch itself raised: ``unscale_`` or ``step`` twice without ``update``, ``step`` before any
+``scale``.
+
+Why it matters: past the scaler, the step uses gradients multiplied by its scale (65536 at first), and infinite ones are
+not left out; beside it, each batch is stepped on twice; of an unscaled loss, the scaler divides gradients that were
+never multiplied, and the step is next to nothing.
+
+Usual causes: ``optimizer.step()`` was left in when the scaler came in; ``loss.backward()`` in place of
+``scaler.scale(loss).backward()``; no ``scaler.update()``.
+
+Fix: ``scaler.scale(loss).backward()``, then ``scaler.unscale_(optimizer)`` if you clip, then ``scaler.step(optimizer)``
+(no ``optimizer.step()``), then ``scaler.update()``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import (
+    BackwardBegun,
+    BackwardEnded,
+    Clipped,
+    Ended,
+    Paused,
+    Scaled,
+    ScalerUpdated,
+    Stepping,
+    Unscaled,
+)
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.places import raised_at
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untouched import Untouched, is_zero
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import Accumulation
+    from trueloop.doctor.trace import Trace
+
+STEPS = 2
+DEEP = 16  # nodes next to the loss among which the scaler's factor is looked for
+REMEMBERED = 1024
+RAISED = {
+    "has already been called since the last update": "scaler.update() is missing, or a call stands twice",
+    "has already been called on this optimizer since": "unscale_ is called twice for one step, or update() is missing",
+    "is being called after step()": "unscale_ is called after the scaler's step",
+    "_scale is None": "no loss was ever scaled: scaler.scale(loss) is missing",
+}
+
+
+class ScalerMisused(Rule):
+    """Follows scale, backward, unscale, step; a disabled scaler is not heard at all."""
+
+    name = "scaler-misused"
+    code = 114
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._scaler: weakref.ref[Any] | None = None
+        self._scaled: dict[int, bool] = {}  # backward -> its loss carries the scaler's factor
+        self._untouched = Untouched()
+        self._unscaled: set[int] = set()  # optimizers whose gradients unscale_ has divided since their last step
+        self._by_scaler: set[int] = set()  # optimizers whose last step was the scaler's
+        self._counts: dict[tuple[int, str], int] = {}
+        self._right = 0
+
+    def scaled(self, fact: Scaled) -> None:
+        if self._scaler is None or self._scaler() is not fact.scaler:
+            self._scaler = weakref.ref(fact.scaler)
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        if self._scaler is None or not self.trace.close:
+            return
+        if len(self._scaled) > REMEMBERED:
+            self._scaled.clear()
+        self._scaled[fact.number] = fact.scaled or self._carries_scale(fact)
+
+    def backward_ended(self, fact: BackwardEnded) -> None:
+        if self._scaler is not None and self.trace.close:
+            for seen in self.trace.optimizers:
+                if seen.accumulated and seen.accumulated[-1].backward == fact.begun.number:
+                    self._untouched.mark(seen)
+
+    def clipped(self, fact: Clipped) -> None:
+        if self._scaler is not None and self.trace.close:
+            for seen in self.trace.optimizers:
+                if seen.accumulated:
+                    self._untouched.mark(seen)
+
+    def unscaled(self, fact: Unscaled) -> None:
+        self._unscaled.add(self.trace.optimizer_of(fact.optimizer).number)
+
+    def scaler_updated(self, fact: ScalerUpdated) -> None:
+        self._unscaled.clear()
+
+    def stepping(self, fact: Stepping) -> Iterator[Finding]:
+        number = fact.optimizer.number
+        unscaled = number in self._unscaled
+        self._unscaled.discard(number)
+        before = number in self._by_scaler
+        (self._by_scaler.add if fact.by_scaler else self._by_scaler.discard)(number)
+        if self._scaler is None or not self.trace.close or fact.has_closure:
+            return
+        kinds = [self._scaled.get(one.backward) for one in _since_cleared(fact.accumulated)]
+        what = ""
+        if fact.by_scaler:
+            if kinds and not any(kinds) and None not in kinds:
+                what = "not scaled"
+            elif False in kinds:
+                what = "partly scaled"
+        elif kinds and all(kinds):
+            by_hand = not unscaled and not self._untouched.holds(fact.optimizer)
+            what = "" if by_hand else "past it, unscaled" if unscaled else "past it"
+        elif not fact.accumulated and before and not all(is_zero(p.grad) for p in fact.optimizer.watched):
+            what = "beside it"
+        self._right += bool(fact.by_scaler and not what)
+        for key in ("not scaled", "partly scaled", "past it", "past it, unscaled", "beside it"):
+            count = self._counts.get((number, key), 0)
+            if key == what:
+                self._counts[number, key] = count + 1
+                if count + 1 == STEPS:
+                    yield self._finding(fact, what)
+            elif what and count < STEPS and key != "beside it":
+                self._counts[number, key] = 0
+
+    def paused(self, fact: Paused) -> None:
+        self._counts.clear()
+        self._by_scaler.clear()
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if not isinstance(fact.error, (RuntimeError, AssertionError)):
+            return
+        text = str(fact.error)
+        for part, why in RAISED.items():
+            if part in text:
+                yield self.finding(
+                    f"the GradScaler stops the script: {why}",
+                    f"it raised {type(fact.error).__name__}: {text.splitlines()[0]}",
+                    place=raised_at(fact.error),
+                )
+                return
+
+    def passed(self) -> str | None:
+        return f"{self._right} steps went through the GradScaler on scaled losses" if self._right else None
+
+    def _finding(self, fact: Stepping, what: str) -> Finding:
+        kind = fact.optimizer.kind
+        scale = f"the scale is {self._scale():g}"
+        last = fact.accumulated[-1].place if fact.accumulated else None
+        if what == "beside it":
+            return self.finding(
+                f"{kind} steps by itself beside scaler.step: each batch is stepped on twice",
+                f"in {STEPS} iterations it stepped right after the scaler's step, with no backward in between",
+                place=fact.place,
+            )
+        if what.startswith("past it"):
+            done = (
+                "was multiplied by the scale and divided again" if what != "past it" else "is multiplied by the scale"
+            )
+            return self.finding(
+                f"{kind}.step() goes past the GradScaler: its gradient {done}, and infinite ones are not left out",
+                f"in {STEPS} steps in a row the loss was scaled and the step was not the scaler's; {scale}",
+                place=fact.place,
+                related=[(last, "the backward of the scaled loss")],
+                level="warning" if what != "past it" else None,
+            )
+        part = "some of the losses" if what == "partly scaled" else "the loss"
+        return self.finding(
+            f"backward runs on {part} without scaler.scale, and the scaler divides the gradients by its scale",
+            f"in {STEPS} steps in a row scaler.step used gradients of a loss that was not scaled; {scale}",
+            place=last,
+            related=[(fact.place, "the scaler's step")],
+        )
+
+    def _scale(self) -> float:
+        scaler = None if self._scaler is None else self._scaler()
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _carries_scale(self, fact: BackwardBegun) -> bool:
+        """Whether a factor equal to the scale stands near the loss: ``scale(a) + scale(b)``, ``scale(loss) / k``."""
+        from trueloop.doctor.graph import Node
+
+        scale = self._scale()
+        rest: list[Node | None] = [Node(root) for root in fact.graph.roots if root is not None]
+        for _ in range(DEEP):
+            if not rest:
+                return False
+            node = rest.pop(0)
+            if node is None:
+                continue
+            if node.op == "Mul":
+                for factor in (node.saved("other"), node.saved("self")):
+                    if factor is not None and getattr(factor, "numel", lambda: 1)() == 1 and float(factor) == scale:
+                        return True
+            rest.extend(node.inputs)
+        return False
+
+
+def _since_cleared(accumulated: Sequence[Accumulation]) -> Sequence[Accumulation]:
+    """Those whose gradients are still in the sum."""
+    first = max((index for index, one in enumerate(accumulated) if one.clean), default=0)
+    return accumulated[first:]
+
+
+FIRES = {
+    "past it": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu")
+        for i in range(10):
+            opt.zero_grad()
+            scaler.scale(F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))).backward()
+            opt.step()
+            scaler.update
+    """,
+    "beside it": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu")
+        for i in range(10):
+            opt.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            scaler.scale(loss).backward()
+            scaler.step(opt)
+            scaler.update()
+            opt.step()
+    """,
+    "backward without scale": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu")
+        for i in range(10):
+            opt.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))
+            scaled = scaler.scale(loss)
+            loss.backward()
+            scaler.step(opt)
+            scaler.update()
+    """,
+    "no update": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu")
+        for i in range(10):
+            opt.zero_grad()
+            scaler.scale(F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))).backward()
+            scaler.step(opt)
+    """,
+}
+
+SILENT = {
+    "the whole ritual, two losses and a division": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        for i in range(10):
+            opt.zero_grad()
+            for _ in range(2):
+                out = model(torch.randn(8, 4))
+                a, b = F.cross_entropy(out, torch.randint(3, (8,))), out.square().mean()
+                ((scaler.scale(a) + scaler.scale(0.1 * b)) / 2).backward()
+            scaler.unscale_(opt)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(opt)
+            scaler.update()
+    """,
+    "disabled": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        for i in range(10):
+            opt.zero_grad()
+            scaler.scale(F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))).backward()
+            opt.step()
+    """,
+    "unscaled by hand": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        for i in range(10):
+            opt.zero_grad()
+            scaler.scale(F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))).backward()
+            for p in model.parameters():
+                p.grad /= scaler.get_scale()
+            opt.step()
+    """,
+    "one player scaled, the other not": """
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 1e-3)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        for i in range(12):
+            od.zero_grad()
+            fake = G(torch.randn(16, 2))
+            (D(fake.detach()).mean() - D(torch.randn(16, 2)).mean()).backward()
+            od.step()
+            og.zero_grad()
+            scaler.scale(-D(fake).mean()).backward()
+            scaler.step(og)
+            scaler.update()
+    """,
+}

@@ -1,0 +1,198 @@
+"""A learning-rate schedule moves before the first optimizer step, or never.
+
+Sees: ``scheduler.step()`` is called before its optimizer has stepped, and goes on being called at that line while the
+optimizer steps; or a scheduler was built and its ``step`` is never called, though its optimizer steps 10 times or more
+(a guess).
+
+Why it matters: the first value of the schedule is skipped, and each epoch trains at the rate that was meant for the
+next one. A schedule that is never called leaves the rate as it is.
+
+Usual causes: ``scheduler.step()`` at the head of the loop (right before torch 1.1); a call that was forgotten.
+
+Fix: call ``scheduler.step()`` after ``optimizer.step()``: at the end of each epoch, or of each batch if it counts
+steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from trueloop.doctor.facts import Ended, ScalerStepped, Scheduled, SchedulerMade
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.trace import Trace
+
+STEPS = 10
+METRIC = "ReduceLROnPlateau"  # follows a metric, which may be known before the first step
+LATE = ("SWALR",)  # begins late in a run, or not at all
+
+
+@dataclass(eq=False)
+class Schedule:
+    """One scheduler that was built."""
+
+    kind: str
+    of: OptimizerSeen
+    steps: int
+    """The optimizer's when it was built."""
+    place: Place | None
+    own_step: bool
+    """Its ``step`` is not torch's and may not be heard."""
+    calls: int = 0
+    inside: bool = False
+    """Another schedule calls it."""
+    early: list[Place | None] | None = None
+    """The lines that called it before the first step."""
+    told: bool = False
+
+
+class SchedulerOutOfOrder(Rule):
+    """Waits for the second call on the same line: a resumed run may wind its schedule forward first."""
+
+    name = "scheduler-out-of-order"
+    code = 109
+    level = "warning"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._schedules: WeakKeyDictionary[Any, Schedule] = WeakKeyDictionary()
+        self._all: list[Schedule] = []
+        self._skipped: set[int] = set()  # ids of optimizers whose first step a scaler left out
+        self._right = 0
+
+    def scheduler_made(self, fact: SchedulerMade) -> None:
+        for part in getattr(fact.scheduler, "_schedulers", ()):
+            if part in self._schedules:
+                self._schedules[part].inside = True
+        if not hasattr(fact.optimizer, "param_groups"):
+            return
+        seen = self.trace.optimizer_of(fact.optimizer)
+        kind = type(fact.scheduler)
+        own = any("step" in vars(base) and not base.__module__.startswith("torch.") for base in kind.__mro__)
+        self._schedules[fact.scheduler] = schedule = Schedule(kind.__name__, seen, seen.steps, fact.place, own)
+        self._all.append(schedule)
+
+    def scaler_stepped(self, fact: ScalerStepped) -> None:
+        if not fact.stepped:
+            self._skipped.add(id(fact.optimizer))
+
+    def scheduled(self, fact: Scheduled) -> Iterator[Finding]:
+        schedule = self._schedules.get(fact.scheduler)
+        if schedule is None:
+            return
+        schedule.calls += 1
+        if schedule.kind == METRIC or schedule.told:
+            return
+        steps = schedule.of.steps
+        if steps == 0:
+            if schedule.early is None:
+                schedule.early = []
+            if len(schedule.early) < 3 and not any(argument is not None for argument in fact.arguments):
+                schedule.early.append(fact.place)
+        elif schedule.early == [fact.place] and fact.place is not None and id(fact.optimizer) not in self._skipped:
+            schedule.told = True
+            yield self.finding(
+                f"{schedule.kind} steps before {schedule.of.kind} has taken its first step: the schedule runs ahead",
+                f"its first step came after 0 steps of {schedule.of.kind}, its call {schedule.calls} on the same line "
+                f"after {steps}",
+                place=fact.place,
+                related=[(schedule.of.last_step_place, "the optimizer's step"), (schedule.place, "the schedule")],
+            )
+        elif schedule.calls == 1:
+            self._right += 1
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if fact.error is not None:
+            return
+        for one in self._all:
+            steps = one.of.steps - one.steps
+            if one.calls or one.inside or one.own_step or one.kind in LATE or steps < STEPS:
+                continue
+            yield self.finding(
+                f"{one.kind} is built and never asked to step: the learning rate does not change",
+                f"{one.of.kind} took {steps} steps, the schedule 0",
+                place=one.place,
+                related=[(one.of.last_step_place, "the optimizer's step")],
+            )
+
+    def passed(self) -> str | None:
+        return f"{self._right} schedule(s) began after the first step of their optimizer" if self._right else None
+
+
+FIRES = {
+    "at the head of each epoch": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.StepLR(opt, step_size=2)
+        for epoch in range(4):
+            sched.step()
+            for i in range(5):
+                opt.zero_grad()
+                F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+                opt.step()
+    """,
+    "before each step": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.AdamW(model.parameters(), lr=0.01)
+        sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1 - step / 100)
+        for i in range(40):
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+            sched.step()
+            opt.step()
+    """,
+    "never": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=20)
+        for i in range(20):
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "wound forward to where a run is resumed": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.StepLR(opt, step_size=2)
+        for _ in range(3):
+            sched.step()
+        for epoch in range(3):
+            for i in range(5):
+                opt.zero_grad()
+                F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+                opt.step()
+            sched.step()
+    """,
+    "a schedule of schedules": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        warm = torch.optim.lr_scheduler.LinearLR(opt, 0.1, total_iters=5)
+        cool = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=15)
+        sched = torch.optim.lr_scheduler.SequentialLR(opt, [warm, cool], milestones=[5])
+        for i in range(20):
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,))).backward()
+            opt.step()
+            sched.step()
+    """,
+    "drawn, not trained with": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.StepLR(opt, step_size=2)
+        curve = []
+        for epoch in range(10):
+            curve.append(sched.get_last_lr()[0])
+            sched.step()
+    """,
+}

@@ -1,0 +1,170 @@
+"""Cross-entropy is given probabilities: it applies a softmax by itself, so there are two.
+
+Sees: the input of ``cross_entropy`` was made by a softmax or a sigmoid (the graph says so; where code is compiled,
+rows that are probabilities on three calls in a row do). A log-softmax is only a note: doing it twice changes
+nothing.
+
+Why it matters: cross-entropy takes its input for raw scores. Probabilities lie within 1 of each other, so the loss
+can never come near 0 (with 10 classes it stays above 1.46), gradients are small, and learning is slow or stops
+early.
+
+Usual causes: the model ends in ``nn.Softmax``; ``forward`` returns ``F.softmax(…)`` because probabilities are
+wanted for prediction; a loop that was written for ``NLLLoss`` or for another library.
+
+Fix: give ``cross_entropy`` the raw scores of the last layer, and take the softmax only where probabilities are
+shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.endings import SOFTMAXES, class_dimension, ending
+from trueloop.doctor.facts import LossCalled
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.readings import ends, off_one, readable
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+LOOKS = 5  # calls of the loss that are looked at on each line: the graph is the same every time
+SURE = 3  # calls with rows of probabilities, where the graph does not tell; in a row, by chance, they do not come
+
+
+class SoftmaxBeforeCrossEntropy(Rule):
+    """Knows it by the operation that made the loss's input."""
+
+    name = "softmax-before-cross-entropy"
+    code = 301
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._looks: Counter[Place | None] = Counter()
+        self._probabilities: Counter[Place | None] = Counter()
+        self._right = 0
+
+    def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
+        if fact.kind != "cross_entropy" or not self.trace.close or self._looks[fact.place] >= LOOKS:
+            return
+        scores = fact.input
+        if fact.error is not None or not scores.requires_grad or not readable(scores):
+            return
+        self._looks[fact.place] += 1
+        dim = class_dimension(scores)
+        if scores.shape[dim] < 2:
+            return
+        node = ending(scores)
+        op = "" if node is None else node.op
+        if op in SOFTMAXES and off_one(scores, dim, log=op == "LogSoftmax") > 0.05:
+            return  # over another dimension: that is argmax-over-wrong-dimension's
+        where = (node and node.place) or fact.place
+        if op in ("Softmax", "Sigmoid", "LogSoftmax"):
+            low, high = ends(scores) or (0.0, 0.0)
+            rows = "" if op == "Sigmoid" else f"; rows sum to {1 + off_one(scores, dim, log=op == 'LogSoftmax'):.3f}"
+            what = {"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "log-softmax"}[op]
+            twice = (
+                "the same once more: no harm, only work"
+                if op == "LogSoftmax"
+                else "a softmax of it: the scores are squashed twice"
+            )
+            yield self.finding(
+                f"the input of cross_entropy is already a {what}, and the loss takes {twice}",
+                f"{op}Backward0 made it; values from {low:.3g} to {high:.3g}"
+                + rows.replace("rows", "the exponentials of its rows" if op == "LogSoftmax" else "rows"),
+                place=where,
+                related=[(fact.place, "the loss that applies a softmax by itself")] if where != fact.place else (),
+                level="note" if op == "LogSoftmax" else None,
+            )
+            return
+        between = ends(scores)
+        if between is None or between[0] < 0 or between[1] > 1.0001 or len(scores) < 2 or off_one(scores, dim) > 1e-4:
+            self._probabilities[fact.place] = 0
+            self._right += 1
+            return
+        self._probabilities[fact.place] += 1
+        if self._probabilities[fact.place] == SURE:
+            yield self.finding(
+                "the input of cross_entropy is probabilities already, and the loss takes a softmax of them",
+                f"on {SURE} calls in a row all values were from 0 to 1 and each row summed to 1.000",
+                place=fact.place,
+                certainty="measured",
+            )
+
+    def passed(self) -> str | None:
+        return "the input of cross_entropy was raw scores, no softmax" if self._right else None
+
+
+FIRES = {
+    "model ends in softmax": """
+        model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=-1))
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        criterion = nn.CrossEntropyLoss()
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            loss = criterion(model(x), x[:, :3].argmax(1))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "softmax by hand over tokens": """
+        emb, head = nn.Embedding(9, 8), nn.Linear(8, 9)
+        opt = torch.optim.Adam([*emb.parameters(), *head.parameters()], lr=0.01)
+        for _ in range(6):
+            tokens = torch.randint(0, 9, (4, 7))
+            scores = head(emb(tokens)).exp()
+            p = scores / scores.sum(-1, keepdim=True)
+            loss = F.cross_entropy(p.view(-1, 9), tokens.roll(1, 1).view(-1))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "sigmoid before cross-entropy": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            opt.zero_grad()
+            F.cross_entropy(torch.sigmoid(model(x)), x[:, :3].argmax(1)).backward()
+            opt.step()
+    """,
+}
+
+SILENT = {
+    "soft targets": """
+        model, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            with torch.no_grad():
+                soft = torch.softmax(teacher(x) / 2, 1)
+            opt.zero_grad()
+            F.cross_entropy(model(x) / 2, soft).backward()
+            opt.step()
+    """,
+    "attention inside, softmax for the metric": """
+        class Pool(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.score, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
+
+            def forward(self, x):
+                return self.head((torch.softmax(self.score(x), 1) * x).sum(1))
+
+        model = Pool()
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 5, 4)
+            y = x.mean(1)[:, :3].argmax(1)
+            logits = model(x)
+            shown = (torch.softmax(logits, 1).argmax(1) == y).float().mean()
+            opt.zero_grad()
+            F.cross_entropy(logits, y).backward()
+            opt.step()
+    """,
+}

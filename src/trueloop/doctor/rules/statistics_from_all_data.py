@@ -1,0 +1,418 @@
+"""The inputs were scaled with statistics of all data, the held-out part included.
+
+Sees: a preprocessing step of scikit-learn was fitted, before training, on the very rows that the model is evaluated
+on (nine tenths of them or more); or each feature of training and evaluation samples together has mean 0 and deviation
+1 (or reaches from 0 to 1) to rounding, and that of the training samples alone has not. Measured, with N from 120 to
+60,000: scaled by all data, the union's means lie below 1e-4 and those of the training part above 5e-4; scaled
+rightly, the reverse.
+
+Why it matters: the training has seen something of the evaluation data. The figures are better than on new data: a
+little with means and deviations, much where features were selected, or values filled in.
+
+Usual causes: ``fit_transform(X)`` or ``(X - X.mean(0)) / X.std(0)`` stands above the split.
+
+Fix: split first; fit the scaler (or compute mean and deviation) on the training part, and use them for both parts.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import Called, Ended, Settled, Transformed
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.seen import Pass
+    from trueloop.doctor.trace import Trace
+
+FEATURES = 4096  # of a sample; larger ones are not summed up
+MOST_SAMPLES = 100_000
+TRAINED, HELD_OUT = 20, 5  # samples at least
+AGAIN = 0.2  # a pass with more known samples belongs to another epoch: only its new ones count
+MEAN, DEVIATION, OFF = 1e-4, 1e-3, 5e-4
+NEARLY_ALL = 0.9
+
+
+@dataclass
+class _Sums:
+    """Of samples, feature by feature."""
+
+    count: int = 0
+    total: Any = 0.0
+    squares: Any = 0.0
+    low: Any = None
+    high: Any = None
+
+    def add(self, other: _Sums) -> None:
+        self.count += other.count
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        self.low = other.low if self.low is None else self.low.minimum(other.low)
+        self.high = other.high if self.high is None else self.high.maximum(other.high)
+
+
+@dataclass
+class _Fit:
+    """What one fitted step made of the rows that it was fitted on."""
+
+    kind: str
+    columns: int
+    rows: set[int]
+    place: Place | None
+
+
+@dataclass
+class _Learner:
+    """The samples of one model."""
+
+    known: set[int] = field(default_factory=set)
+    held_out: set[int] = field(default_factory=set)
+    both: int = 0
+    train: _Sums = field(default_factory=_Sums)
+    rest: _Sums = field(default_factory=_Sums)
+    shape: tuple[int, ...] | None = None
+    fits: list[list[int]] = field(
+        default_factory=list
+    )  # for each fit made before: rows of held-out samples, known ones
+    place: Place | None = None
+    train_place: Place | None = None
+    last: Pass | None = None
+
+
+class StatisticsFromAllData(Rule):
+    """Knows it by the rows that a scaler was fitted on, or by what the values themselves say."""
+
+    name = "statistics-from-all-data"
+    code = 502
+    level = "error"
+    certainty = "measured"
+    seen_by = ("run", "source")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._learners: dict[int, _Learner] = {}
+        self._waiting: dict[int, tuple[tuple[int, ...], _Sums | None, list[tuple[int, int]]]] = {}
+        self._fits: list[_Fit] = []
+        self._right = 0
+
+    def transformed(self, fact: Transformed) -> None:
+        for fit in self._fits:
+            if (fit.kind, fit.columns, fit.place) == (fact.kind, fact.columns, fact.fitted_at):
+                if not self._learners:
+                    fit.rows |= fact.fitted_rows
+                return
+        if fact.fitted_rows:
+            self._fits.append(_Fit(fact.kind, fact.columns, set(fact.fitted_rows), fact.fitted_at))
+
+    def called(self, fact: Called) -> None:
+        of = fact.of
+        if not of.samples:
+            return
+        learner = self._learners.get(of.model.number)
+        if learner is None:
+            learner = self._learners[of.model.number] = _Learner(fits=[[0, 0] for _ in self._fits])
+        known = learner.known
+        new = [row for row, sample in enumerate(of.samples) if sample not in known]
+        if not new or len(known) > MOST_SAMPLES:
+            return
+        from trueloop.doctor.samples import tensors_in
+
+        first = next(tensors_in(fact.inputs), None)
+        if first is None or first.dim() < 2 or len(first) != len(of.samples) or not first.is_floating_point():
+            return
+        width = first[0].numel()
+        if not 1 <= width <= FEATURES:
+            return
+        shape = tuple(first.shape[1:])
+        values = first.detach()
+        if len(new) < (1 - AGAIN) * len(of.samples):
+            values = values[new]
+        fitted = [self._among(fit, values) for fit in self._fits[: len(learner.fits)]]
+        sums = None
+        if learner.shape in (None, shape):
+            learner.shape = shape
+            sums = _sums(values.reshape(len(values), width))
+        fresh = tuple(of.samples[row] for row in new)
+        known.update(fresh)
+        self._waiting[of.number] = fresh, sums, fitted
+
+    def _among(self, fit: _Fit, values: Tensor) -> tuple[int, int]:
+        """Of these samples' rows: how many there are, and how many the step was fitted on."""
+        from trueloop.doctor.samples import fingerprints
+
+        if values.shape[-1] != fit.columns and fit.columns != 1:
+            return 0, 0
+        rows = fingerprints(values.reshape(-1, fit.columns).float())
+        return len(rows), sum(row in fit.rows for row in rows)
+
+    def settled(self, fact: Settled) -> None:
+        of = fact.of
+        learner = self._learners.get(of.model.number)
+        if learner is None:
+            return
+        training = of.phase == "training"
+        if training:
+            learner.train_place = of.place
+            if learner.held_out and not learner.held_out.isdisjoint(of.samples):
+                learner.both += len(learner.held_out.intersection(of.samples))
+        else:
+            learner.last, learner.place = of, of.place
+        waiting = self._waiting.pop(of.number, None)
+        if waiting is None:
+            return
+        fresh, sums, fitted = waiting
+        if sums is not None:
+            (learner.train if training else learner.rest).add(sums)
+        if not training:
+            learner.held_out.update(fresh)
+            for tally, (rows, known) in zip(learner.fits, fitted, strict=True):
+                tally[0], tally[1] = tally[0] + rows, tally[1] + known
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        for learner in self._learners.values():
+            if learner.last is None or learner.train.count < TRAINED or learner.rest.count < HELD_OUT:
+                continue
+            if learner.both > 0.02 * len(learner.held_out) or not self.trace.evaluates(learner.last):
+                continue
+            found = self._by_fit(learner) or self._by_values(learner)
+            if found is not None:
+                yield found
+                return
+            self._right += 1
+
+    def _by_fit(self, learner: _Learner) -> Finding | None:
+        for fit, (rows, known) in zip(self._fits, learner.fits, strict=False):
+            if rows and known >= NEARLY_ALL * rows:
+                return self.finding(
+                    f"{fit.kind} was fitted on the samples that the model is evaluated on, too",
+                    f"{known:,} of {rows:,} rows of the evaluation samples were among those that it was fitted on",
+                    place=fit.place,
+                    certainty="certain",
+                    related=[(learner.place, "they are evaluated here")],
+                )
+        return None
+
+    def _by_values(self, learner: _Learner) -> Finding | None:
+        """Features first, then channels (or time steps), then all values at once."""
+        if learner.shape is None:
+            return None
+        dims = len(learner.shape)
+        alone = learner.train
+        both = _Sums()
+        both.add(alone)
+        both.add(learner.rest)
+        views: list[tuple[str, tuple[int, ...]]] = [("feature", ())]
+        if dims > 1:
+            views += [("channel", tuple(range(1, dims))), ("feature", tuple(range(dims - 1)))]
+        views.append(("value", tuple(range(dims))))
+        for what, over in views:
+            together, train = _reduce(both, learner.shape, over), _reduce(alone, learner.shape, over)
+            said = standardised(together, train) or (ranged(together, train) if what == "feature" else None)
+            if said is not None:
+                scaled, evidence = said
+                return self.finding(
+                    f"the inputs were scaled ({scaled}) with statistics of all {both.count:,} samples, of which "
+                    f"{learner.rest.count:,} are only evaluated on",
+                    evidence.format(what=what),
+                    place=_scaling_line(learner.train_place, scaled) or learner.place,
+                    related=[(learner.place, "the model is evaluated here")],
+                )
+        return None
+
+    def passed(self) -> str | None:
+        return f"the inputs of {self._right} models were not scaled by their held-out part" if self._right else None
+
+
+def _sums(rows: Tensor) -> _Sums:
+    wide = rows.double()
+    return _Sums(len(rows), wide.sum(0), wide.square().sum(0), wide.amin(0), wide.amax(0))
+
+
+def _reduce(sums: _Sums, shape: tuple[int, ...], over: tuple[int, ...]) -> _Sums:
+    """The same, over some of a sample's dimensions as well."""
+    if not over:
+        return sums
+    times = 1
+    for dim in over:
+        times *= shape[dim]
+    total, squares, low, high = (part.reshape(shape) for part in (sums.total, sums.squares, sums.low, sums.high))
+    return _Sums(
+        sums.count * times,
+        total.sum(over).reshape(-1),
+        squares.sum(over).reshape(-1),
+        low.amin(over).reshape(-1),
+        high.amax(over).reshape(-1),
+    )
+
+
+def standardised(both: _Sums, train: _Sums) -> tuple[str, str] | None:
+    """Whether mean 0 and deviation 1 hold for all samples, and not for the training ones; if so, what and how near."""
+    mean = both.total / both.count
+    variance = (both.squares / both.count - mean.square()).clamp(min=0)
+    live = both.high > both.low
+    if not bool(live.any()) or both.count < 2:
+        return None
+    mean, deviation = mean[live].abs(), variance[live].sqrt()
+    factor = (both.count / (both.count - 1)) ** 0.5
+    off = (deviation - 1).abs().minimum((deviation * factor - 1).abs())
+    if float((mean <= MEAN).double().mean()) < NEARLY_ALL or float((off <= DEVIATION).double().mean()) < NEARLY_ALL:
+        return None
+    alone = (train.total / train.count)[live].abs()
+    middle, typical = float(alone.median()), float(mean.median())
+    if middle < OFF or middle < 20 * typical:
+        return None
+    return (
+        "mean 0, deviation 1",
+        (
+            f"over training and evaluation samples together each {{what}} has mean 0 (off by {typical:.0e} in the "
+            f"median) and deviation 1; over the training samples alone the means are off by {middle:.0e}"
+        ),
+    )
+
+
+def ranged(both: _Sums, train: _Sums) -> tuple[str, str] | None:
+    """Whether all features reach from 0 (or -1) to 1 over all samples, and some do not over the training ones."""
+    live = both.high > both.low
+    if int(live.sum()) < 3:
+        return None
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        exact = ((both.low[live] - low).abs() < 1e-6) & ((both.high[live] - high).abs() < 1e-6)
+        if not bool(exact.all()):
+            continue
+        short = (train.low[live] > low + 1e-4) | (train.high[live] < high - 1e-4)
+        missed = int(short.sum())
+        if missed >= max(1, 0.1 * len(short)):
+            return (
+                f"from {low:g} to {high:g}",
+                (
+                    f"all {len(short)} {{what}}s reach exactly from {low:g} to {high:g} over training and evaluation "
+                    f"samples together; over the training samples alone {missed} do not"
+                ),
+            )
+    return None
+
+
+_LINES = {
+    True: re.compile(r"\.std\(|std_mean\(|var_mean\(|normali[sz]e\(|standardi[sz]e\(|zscore\(|scale\("),
+    False: re.compile(r"\.(min|max|amin|amax|ptp)\(|minmax|normali[sz]e\(|scale\("),
+}
+
+
+def _scaling_line(near: Place | None, scaled: str) -> Place | None:
+    """The first line of the file that looks like the scaling."""
+    if near is None:
+        return None
+    pattern = _LINES["deviation" in scaled]
+    for number, line in enumerate(linecache.getlines(near.file), 1):
+        if pattern.search(line) and not line.lstrip().startswith(("#", "def ", "import ", "from ")):
+            return Place(near.file, number)
+    return None
+
+
+FIRES = {
+    "by hand, above random_split": """
+        raw = torch.rand(150, 6) * torch.tensor([1.0, 5.0, 20.0, 3.0, 9.0, 100.0])
+        data = TensorDataset((raw - raw.mean(0)) / raw.std(0), torch.randint(0, 2, (150,)))
+        train, val = random_split(data, [120, 30])
+        model = nn.Linear(6, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(3):
+            for x, y in DataLoader(train, batch_size=30, shuffle=True):
+                opt.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in DataLoader(val, batch_size=30):
+                    model(x)
+    """,
+    "scaler fitted first": """
+        from sklearn.preprocessing import MinMaxScaler
+        x = np.random.rand(120, 5) * 40
+        x = torch.tensor(MinMaxScaler().fit_transform(x), dtype=torch.float32)
+        y = x.sum(1, keepdim=True)
+        model = nn.Linear(5, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(3):
+            for rows in torch.randperm(90).split(30):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(x[90:]), y[90:])
+    """,
+    "a series scaled whole, then cut into windows": """
+        from sklearn.preprocessing import StandardScaler
+        series = np.cumsum(np.random.randn(260)).reshape(-1, 1)
+        series = torch.tensor(StandardScaler().fit_transform(series), dtype=torch.float32).squeeze(1)
+        w = series.unfold(0, 9, 1)
+        x, y = w[:, :8].unsqueeze(-1), w[:, 8:]
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn, self.out = nn.GRU(1, 8, batch_first=True), nn.Linear(8, 1)
+            def forward(self, x):
+                return self.out(self.rnn(x)[0][:, -1])
+        model = Net()
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            for rows in torch.randperm(190).split(38):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(x[200:]), y[200:])
+    """,
+}
+
+SILENT = {
+    "fitted on the training part": """
+        from sklearn.preprocessing import StandardScaler
+        raw = np.random.rand(150, 6) * 30
+        scaler = StandardScaler().fit(raw[:120])
+        xt, xv = (torch.tensor(scaler.transform(part), dtype=torch.float32) for part in (raw[:120], raw[120:]))
+        yt, yv = torch.randn(120, 1), torch.randn(30, 1)
+        model = nn.Linear(6, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(3):
+            for rows in torch.randperm(120).split(30):
+                opt.zero_grad()
+                F.mse_loss(model(xt[rows]), yt[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(xt), yt), F.mse_loss(model(xv), yv)
+    """,
+    "data that came standardised": """
+        from sklearn.datasets import load_diabetes
+        x, y = load_diabetes(return_X_y=True)
+        x, y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None] / 300
+        model = nn.Linear(10, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(3):
+            for rows in torch.randperm(350).split(50):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(x[350:]), y[350:])
+    """,
+    "pictures by a constant": """
+        from sklearn.datasets import load_digits
+        d = load_digits()
+        x, y = torch.tensor(d.data / 16.0, dtype=torch.float32), torch.tensor(d.target)
+        model = nn.Linear(64, 10)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(2):
+            for rows in torch.randperm(1500).split(100):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[1500:])
+    """,
+}

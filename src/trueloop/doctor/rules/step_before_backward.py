@@ -1,0 +1,189 @@
+"""Each iteration steps before its backward.
+
+Sees: the optimizer's first step comes before any backward has reached its parameters, the same line goes on stepping,
+and it stands before the backward in the code (or the run ends with a backward that no step uses). Seen in three steps
+in a row (a guess).
+
+Why it matters: each step uses the gradients of the batch before, at weights that have moved since, and the last batch
+is never used. If the gradients are cleared in between, no step uses any: nothing is learnt.
+
+Usual causes: ``optimizer.step()`` and ``loss.backward()`` are exchanged.
+
+Fix: keep the order ``zero_grad``, forward, ``backward``, ``step``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Ended, Paused, Stepping
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.untouched import is_zero
+
+if TYPE_CHECKING:
+    from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.trace import Trace
+
+STEPS = 3
+
+
+class StepBeforeBackward(Rule):
+    """Knows it by the first step: a right loop has had a backward before it, and a guard for the first step as well."""
+
+    name = "step-before-backward"
+    code = 103
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._first: dict[int, Place] = {}  # optimizer -> the line of its first step, which came before any backward
+        self._late: dict[int, list[Place]] = {}  # optimizer -> the backwards' lines of its later steps on that line
+        self._cleared: dict[int, bool] = {}  # optimizer -> no such step had a gradient
+        self._right = 0
+        self._told: set[int] = set()
+
+    def stepping(self, fact: Stepping) -> Iterator[Finding]:
+        seen, number = fact.optimizer, fact.optimizer.number
+        if seen.steps == 0 and not fact.has_closure:
+            if fact.accumulated:
+                self._right += 1
+            elif fact.place is not None and all(is_zero(p.grad) for p in seen.parameters()):
+                self._first[number] = fact.place
+            return
+        if number not in self._first or number in self._told or not fact.accumulated or not self.trace.close:
+            return
+        if fact.place != self._first[number]:
+            del self._first[number]
+            return
+        last = fact.accumulated[-1].place
+        if last is None:
+            return
+        late = self._late.setdefault(number, [])
+        late.append(last)
+        empty = all(is_zero(p.grad) for p in seen.watched)
+        self._cleared[number] = self._cleared.get(number, True) and empty
+        if len(late) == STEPS and all(one.file == fact.place.file and one.line > fact.place.line for one in late):
+            yield self._finding(seen)
+
+    def paused(self, fact: Paused) -> None:
+        self._first.clear()
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if fact.error is not None:
+            return
+        for seen in self.trace.optimizers:
+            late = self._late.get(seen.number, [])
+            if seen.number in self._told or seen.number not in self._first or len(late) < STEPS:
+                continue
+            if len(seen.accumulated) == 1 and seen.accumulated[0].place in late:  # the last one is never used
+                yield self._finding(seen)
+
+    def passed(self) -> str | None:
+        return f"the first step of {self._right} optimizer(s) came after a backward" if self._right else None
+
+    def _finding(self, seen: OptimizerSeen) -> Finding:
+        self._told.add(seen.number)
+        late = self._late[seen.number]
+        cleared = self._cleared[seen.number]
+        told = "they are cleared before it, so it finds none" if cleared else "it uses those of the batch before"
+        return self.finding(
+            f"each iteration steps before its backward has made the gradients: {told}",
+            f"the first step of {seen.kind} came before any backward, and the next {len(late)} steps on that line "
+            + ("found every gradient cleared" if cleared else "used gradients of the iteration before"),
+            place=self._first[seen.number],
+            related=[(late[-1], "the backward, which comes after it")],
+        )
+
+
+FIRES = {
+    "gradients cleared unused": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            x = torch.randn(8, 4)
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), x.sum(1, keepdim=True))
+            opt.step()
+            loss.backward()
+    """,
+    "one batch late": """
+        class Fit:
+            def __init__(self):
+                self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+                self.opt = torch.optim.Adam(self.net.parameters(), lr=0.01)
+
+            def batch(self, x, y):
+                self.opt.step()
+                self.opt.zero_grad()
+                F.cross_entropy(self.net(x), y).backward()
+
+        fit = Fit()
+        for x, y in DataLoader(TensorDataset(torch.randn(96, 4), torch.randint(3, (96,))), batch_size=8):
+            fit.batch(x, y)
+    """,
+    "the backward's function stands above": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def gradients(x):
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+
+        for i in range(12):
+            opt.step()
+            opt.zero_grad()
+            gradients(torch.randn(8, 4))
+    """,
+}
+
+SILENT = {
+    "a first step to quiet a warning": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        opt.zero_grad()
+        opt.step()
+        for i in range(12):
+            opt.zero_grad()
+            x = torch.randn(8, 4)
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+            opt.step()
+    """,
+    "not in the first iteration": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            if i > 0:
+                opt.step()
+                opt.zero_grad()
+            x = torch.randn(8, 4)
+            F.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+        opt.step()
+    """,
+    "tasks that come later": """
+        heads = [nn.Linear(4, 1) for _ in range(3)]
+        opts = [torch.optim.SGD(h.parameters(), lr=0.1) for h in heads]
+        for i in range(24):
+            x = torch.randn(8, 4)
+            F.mse_loss(heads[i % 3](x), x.sum(1, keepdim=True)).backward()
+            for opt in opts:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "LBFGS": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.LBFGS(model.parameters(), lr=0.5)
+        x = torch.randn(32, 4)
+
+        def closure():
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), x.sum(1, keepdim=True))
+            loss.backward()
+            return loss
+
+        for i in range(5):
+            opt.step(closure)
+    """,
+}

@@ -1,0 +1,177 @@
+"""A module's own ``train`` hides the one that switches modes.
+
+Sees: the training runs in a method ``train`` of a module, or a model's class has a ``train`` that never comes to
+``nn.Module.train``.
+
+Why it matters: ``eval()`` calls ``train(False)``. It starts the training again, fails for want of arguments, or does
+nothing: dropout and batch statistics stay at work.
+
+Usual causes: a class that is model and trainer in one, with its loop in ``def train(self, …)``.
+
+Fix: give the loop another name (``fit``), or call ``super().train(mode)`` in a ``train(self, mode=True)``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import BackwardBegun, Called, Ended
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.places import is_users
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+BACKWARDS = 3  # whose stacks are looked at
+MODES = ("mode", "training", "flag", "on", "enable", "is_train", "is_training", "train")  # names of the argument
+
+
+class TrainMethodOverridden(Rule):
+    """Knows it by the class of the model, and by whose method is running when ``backward`` is called."""
+
+    name = "train-method-overridden"
+    code = 210
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._told: set[CodeType] = set()
+
+    def called(self, fact: Called) -> Iterator[Finding]:
+        if fact.of.model.passes == 1 and (root := fact.of.model.module) is not None:
+            yield from self._look(root, two_modes=bool(fact.of.model.layers))
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
+        if fact.number >= BACKWARDS:
+            return
+        from torch import nn
+
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_name == "train" and is_users(frame.f_code.co_filename):
+                owner = frame.f_locals.get("self")
+                if isinstance(owner, nn.Module):
+                    from trueloop.doctor.trace import two_modes
+
+                    yield from self._look(owner, two_modes=bool(two_modes(owner)))
+            frame = frame.f_back
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        """``eval()`` failed within it."""
+        if not isinstance(fact.error, TypeError):
+            return
+        from torch import nn
+
+        traceback: TracebackType | None = fact.error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            owner = frame.f_locals.get("self")
+            if frame.f_code.co_name == "eval" and isinstance(owner, nn.Module):
+                yield from self._look(owner, two_modes=True, error=str(fact.error))
+            traceback = traceback.tb_next
+
+    def _look(self, owner: Any, two_modes: bool, error: str = "") -> Iterator[Finding]:
+        code = _hiding(owner)
+        if code is None or code in self._told:
+            return
+        self._told.add(code)
+        kind = type(owner).__name__
+        yield self.finding(
+            f"{kind}.train hides the `train` that switches modes: `eval()` of {kind} calls it, and switches nothing",
+            f"the script ended in it: {error}" if error else f"{kind}.train does not call super().train(mode)",
+            place=Place(code.co_filename, code.co_firstlineno),
+            level="error" if two_modes else "note",
+        )
+
+
+def _hiding(owner: Any) -> CodeType | None:
+    """The code of a user's ``train`` that does not come to the switch; None where all is well."""
+    method = getattr(type(owner), "train", None)
+    code: CodeType | None = getattr(method, "__code__", None)
+    if code is None or not is_users(code.co_filename):
+        return None
+    names = set(code.co_names)
+    if ("super" in names and "train" in names) or {"Module", "train"} <= names or "training" in names:
+        return None
+    arguments = code.co_varnames[1 : code.co_argcount]
+    if len(arguments) == 1 and arguments[0] in MODES:
+        return None  # a switch of its own kind, that hands the mode on
+    return code
+
+
+FIRES = {
+    "model and trainer in one": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+            def forward(self, x):
+                return self.net(x)
+            def train(self, epochs=5):
+                opt = torch.optim.SGD(self.parameters(), lr=1e-3)
+                for _ in range(epochs):
+                    opt.zero_grad()
+                    F.mse_loss(self(torch.ones(16, 8)), torch.zeros(16, 1)).backward()
+                    opt.step()
+        model = Net()
+        model.train()
+        model.eval()
+        with torch.no_grad():
+            model(torch.randn(16, 8))
+    """,
+    "a trainer that is a module": """
+        class Trainer(nn.Module):
+            def __init__(self, net):
+                super().__init__()
+                self.net = net
+            def train(self, x, y):
+                opt = torch.optim.SGD(self.net.parameters(), lr=1e-3)
+                for _ in range(5):
+                    opt.zero_grad()
+                    F.mse_loss(self.net(x), y).backward()
+                    opt.step()
+        trainer = Trainer(nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 1)))
+        trainer.train(torch.randn(16, 8), torch.randn(16, 1))
+        trainer.eval()
+    """,
+}
+
+SILENT = {
+    "a part kept at rest": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.drop, self.head = nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1)
+            def train(self, mode=True):
+                super().train(mode)
+                self.body.eval()
+                return self
+            def forward(self, x):
+                return self.head(self.drop(self.body(x)))
+        model = Net()
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(5):
+            model.train()
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+            opt.step()
+    """,
+    "a trainer that is no module": """
+        class Trainer:
+            def __init__(self, net):
+                self.net = net
+            def train(self):
+                opt = torch.optim.SGD(self.net.parameters(), lr=1e-3)
+                for _ in range(5):
+                    opt.zero_grad()
+                    F.mse_loss(self.net(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+                    opt.step()
+        Trainer(nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))).train()
+    """,
+}

@@ -1,0 +1,238 @@
+"""Training goes on in eval mode: dropout is off and batch statistics stand still.
+
+Sees: optimizer steps on passes whose root is in eval mode, and all of whose dropout and batch statistics rest, though
+they belong to parts that this optimizer trains.
+
+Why it matters: dropout does not regularise. Batch normalisation uses the statistics of before, which do not follow
+the weights any more, and the two drift apart.
+
+Usual causes: ``model.train()`` is called once before the loop, and validation ends with the model in eval mode; the
+model was put in eval mode where it was built or loaded.
+
+Fix: call ``model.train()`` at the head of each epoch, and again after each validation within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import ModeSet, Paused, Stepped
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trueloop.doctor.seen import ModelSeen, OptimizerSeen, Pass
+    from trueloop.doctor.trace import Trace
+
+STEPS = 5  # in a row; a guess: a step or two in eval mode are a probe of the script's own
+LONG = 25  # in a row, over data that was not trained on in train mode: fewer may be a validation that is trained on
+KEPT = 100_000  # fingerprints of samples
+MOST = 0.5  # of the parameters are trained: otherwise the rest is frozen, and rests on purpose
+
+
+class TrainingInEvalMode(Rule):
+    """Knows it by the modes of the layers at the time of the passes that an optimizer stepped on."""
+
+    name = "training-in-eval-mode"
+    code = 202
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        from torch.utils.weak import WeakIdKeyDictionary
+
+        super().__init__(trace)
+        self._rests: Any = WeakIdKeyDictionary()  # a module -> the line that put it in eval mode
+        self._row: dict[tuple[int, int], int] = {}  # (optimizer, model) -> steps in eval mode, in a row
+        self._awake: dict[tuple[int, int], set[int]] = {}  # the loaders of its steps in train mode
+        self._samples: dict[tuple[int, int], set[int]] = {}  # and their samples
+        self._told: set[int] = set()
+        self._right = 0
+
+    def mode_set(self, fact: ModeSet) -> None:
+        if not fact.mode and fact.place is not None:
+            self._rests[fact.module] = fact.place
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        for model in {one.model for one in fact.passes}:
+            if not model.layers or model.number in self._told:
+                continue
+            passes = [one for one in fact.passes if one.model is model]
+            key = (fact.optimizer.number, model.number)
+            if any(one.training or one.moving or not one.resting for one in passes):
+                self._row[key] = 0
+                self._right += 1
+                self._awake.setdefault(key, set()).update(one.loader.number for one in passes if one.loader)
+                samples = self._samples.setdefault(key, set())
+                if len(samples) < KEPT:
+                    samples.update(sample for one in passes for sample in one.samples)
+                continue
+            self._row[key] = self._row.get(key, 0) + 1
+            if self._row[key] < STEPS or (self._row[key] < LONG and not self._known(passes, key)):
+                continue
+            resting = _resting(model, fact.optimizer, from_start=key not in self._awake)
+            if not resting:
+                continue
+            self._told.add(model.number)
+            where = passes[-1].place
+            put = self._put(model)
+            before = key in self._awake
+            named = ", ".join(f"{name or 'itself'} ({kind})" for name, kind in resting[:4])
+            rest = "rests" if len(resting) == 1 else "rest"
+            yield self.finding(
+                f"{model.kind} goes on training in eval mode: {named} {rest}"
+                if before
+                else f"{model.kind} is trained in eval mode from the start: {named} {rest}",
+                f"{self._row[key]} steps of {fact.optimizer.kind} in a row, up to its step {fact.optimizer.steps}, were "
+                "on passes made in eval mode" + (", though it was in train mode before" if before else ""),
+                place=where if before or put is None else put,
+                related=[
+                    (put, "it was put in eval mode here") if before else (where, "it is trained here"),
+                    (fact.place, "the step"),
+                ],
+            )
+
+    def paused(self, fact: Paused) -> None:
+        self._row.clear()
+
+    def passed(self) -> str | None:
+        return f"{self._right} steps were taken on passes made in train mode" if self._right else None
+
+    def _known(self, passes: list[Pass], key: tuple[int, int]) -> bool:
+        """Whether passes are over data that was trained on in train mode as well, as far as can be told."""
+        if key not in self._awake:
+            return True
+        loaders = [one.loader.number for one in passes if one.loader is not None]
+        if loaders and self._awake[key]:
+            return any(number in self._awake[key] for number in loaders)
+        samples = [sample for one in passes for sample in one.samples]
+        return not samples or 2 * sum(sample in self._samples[key] for sample in samples) >= len(samples)
+
+    def _put(self, model: ModelSeen) -> Place | None:
+        root = model.module
+        place: Place | None = None if root is None else self._rests.get(root)
+        if place is None and root is not None:  # a module that holds the root, or one that the root holds
+            inner = {id(module) for module in root.modules()}
+            for module, line in list(self._rests.items()):
+                if id(module) in inner or any(one is root for one in module.modules()):
+                    place = line
+        return place
+
+
+def _resting(model: ModelSeen, optimizer: OptimizerSeen, from_start: bool) -> list[tuple[str, str]]:
+    """The layers that rest though what they belong to is trained by this optimizer, with their classes."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    root = model.module
+    if root is None:
+        return []
+    trained = {id(p) for p in optimizer.parameters() if p.requires_grad}
+    sizes = [(p.numel(), id(p) in trained) for p in root.parameters()]
+    if from_start and sum(size for size, ours in sizes if ours) < MOST * sum(size for size, _ in sizes):
+        return []
+    modules = dict(root.named_modules())
+    found: list[tuple[str, str]] = []
+    for name, layer in model.layers:
+        owner: nn.Module = layer
+        if not any(True for _ in layer.parameters()):  # a dropout belongs to what it stands in
+            owner = modules.get(name.rpartition(".")[0], root)
+        if any(id(p) in trained for p in owner.parameters()):
+            found.append((name, type(layer).__name__))
+    only_statistics = all(isinstance(layer, _BatchNorm) for _, layer in model.layers)
+    return [] if from_start and only_statistics and len(found) < len(model.layers) else found
+
+
+FIRES = {
+    "never back after validation": """
+        x, y = torch.randn(80, 8), torch.randn(80, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        model.train()
+        for epoch in range(4):
+            for rows in torch.randperm(60).split(10):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                F.mse_loss(model(x[60:]), y[60:])
+    """,
+    "from the start": """
+        x, y = torch.randn(80, 8), torch.randn(80, 1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+        model.eval()
+        opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for epoch in range(20):
+            opt.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            opt.step()
+    """,
+    "validation inside the epoch": """
+        loader = DataLoader(TensorDataset(torch.randn(200, 8), torch.randn(200, 1)), batch_size=10, shuffle=True)
+        val = torch.randn(30, 8)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            model.train()
+            for i, (a, b) in enumerate(loader):
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+                if i == 9:
+                    model.eval()
+                    with torch.no_grad():
+                        model(val)
+    """,
+}
+
+SILENT = {
+    "frozen backbone at rest": """
+        backbone = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1))
+        backbone.requires_grad_(False)
+        model = nn.Sequential(backbone, nn.Linear(32, 2))
+        model.eval()
+        opt = torch.optim.SGD(model[1].parameters(), lr=0.1)
+        for _ in range(20):
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(16, 8)), torch.randint(0, 2, (16,))).backward()
+            opt.step()
+    """,
+    "an input is optimized through a trained model": """
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2))
+        model.eval()
+        patch = torch.zeros(16, 8, requires_grad=True)
+        opt = torch.optim.Adam([patch], lr=0.1)
+        for _ in range(20):
+            opt.zero_grad()
+            F.cross_entropy(model(patch), torch.arange(16) % 2).backward()
+            opt.step()
+    """,
+    "adversarial examples made in eval mode": """
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        x, y = torch.randn(64, 8), torch.randint(0, 2, (64,))
+        for _ in range(20):
+            model.eval()
+            adv = x.clone().requires_grad_(True)
+            F.cross_entropy(model(adv), y).backward()
+            adv = (x + 0.1 * adv.grad.sign()).detach()
+            model.train()
+            opt.zero_grad()
+            F.cross_entropy(model(adv), y).backward()
+            opt.step()
+    """,
+    "batch statistics at rest, the rest in train mode": """
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(20):
+            model.train()
+            model[1].eval()
+            opt.zero_grad()
+            F.cross_entropy(model(torch.randn(16, 8)), torch.randint(0, 2, (16,))).backward()
+            opt.step()
+    """,
+}

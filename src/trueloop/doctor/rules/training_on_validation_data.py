@@ -1,0 +1,310 @@
+"""The optimizer steps on batches of the validation data.
+
+Sees: optimizer steps on passes made in eval mode, over other data, in turn with steps in train mode; or steps on a
+loader that the script calls validation or test, in turn with steps on another one, or while it is evaluated on as
+well; or the validation's dataset among those that the training loader joins.
+
+Why it matters: the model learns what it is to be judged by. The figure is that of training data, and says nothing of
+new samples.
+
+Usual causes: one loop serves both phases, and ``backward`` and ``step`` are not kept to the training phase; the
+training loop iterates the wrong loader.
+
+Fix: call ``backward`` and ``step`` only in the training phase, and iterate the training loader there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import Ended, Evaluated, LoaderBegun, Stepped
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.meant import means_held_out, means_training, names_of
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.written import says
+
+if TYPE_CHECKING:
+    from trueloop.doctor.findings import Place
+    from trueloop.doctor.seen import LoaderSeen, Pass
+    from trueloop.doctor.trace import Trace
+
+TURNS = 2  # stretches in eval mode, each after one in train mode
+STEPS = 3  # on a loader
+KEPT = 64  # turns that are remembered
+ON_PURPOSE = ("refit", "re-fit", "final fit", "all data", "all the data", "full data", "both splits", "whole data")
+
+
+class TrainingOnValidationData(Rule):
+    """Knows it by the modes and the data of the passes that an optimizer stepped on."""
+
+    name = "training-on-validation-data"
+    code = 205
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._asleep: dict[tuple[int, int], bool] = {}  # (optimizer, model) -> the last step was in eval mode
+        self._turns: dict[tuple[int, int], int] = {}
+        self._awake: dict[tuple[int, int], set[int]] = {}  # what was trained on in train mode: samples' fingerprints
+        self._loaders: dict[tuple[int, int], set[int]] = {}  # and its loaders
+        self._names: dict[int, tuple[str, ...]] = {}  # a loader -> what the script calls it
+        self._order: dict[int, list[int]] = {}  # an optimizer -> the loaders that it stepped on, in turn
+        self._steps: dict[int, int] = {}  # a loader -> steps
+        self._lines: dict[int, Place | None] = {}  # a loader -> the line of a step on it
+        self._passes: dict[int, Place | None] = {}
+        self._first: dict[int, int] = {}  # a loader -> the step at which it was first stepped on
+        self._before: set[int] = set()  # loaders that were evaluated on before that
+        self._after: set[int] = set()  # and after it
+        self._known: dict[int, LoaderSeen] = {}
+        self._told = False
+
+    def loader_begun(self, fact: LoaderBegun) -> None:
+        seen = fact.loader
+        if seen.iterations <= 3 and (loader := seen.loader) is not None:
+            names = (*self._names.get(seen.number, ()), *names_of(loader))
+            self._names[seen.number] = tuple(dict.fromkeys(names))
+            self._known[seen.number] = seen
+
+    def evaluated(self, fact: Evaluated) -> Iterator[Finding]:
+        seen = fact.of.loader
+        if seen is None:
+            return
+        number = seen.number
+        (self._after if fact.of.step > self._first.get(number, fact.of.step) else self._before).add(number)
+        if self._told or seen.trains or not fact.of.evaluates or means_training(*self._names.get(number, ())):
+            return
+        for other in fact.of.model.loaders:
+            ours, theirs = seen.rows, other.rows
+            if ours is not None and theirs is not None and len(theirs.parts) > 1 and ours.mostly_in(theirs):
+                self._told = True
+                yield self.finding(
+                    f"{self._called(other.number)} joins training and validation data: it gives the samples of "
+                    f"{self._called(number)} too",
+                    f"{theirs.kind} of {len(theirs.parts)} datasets, one of which is evaluated on after step "
+                    f"{fact.of.step}",
+                    place=other.place or fact.of.passes[0].place,
+                    related=[(seen.place, "the validation loader"), (fact.of.passes[0].place, "the evaluation")],
+                )
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+        if self._told or not fact.passes:
+            return
+        for one in fact.passes:
+            if one.loader is not None:
+                number = one.loader.number
+                self._first.setdefault(number, one.step)
+                self._steps[number] = self._steps.get(number, 0) + 1
+                self._lines[number], self._passes[number] = fact.place, one.place
+                order = self._order.setdefault(fact.optimizer.number, [])
+                if len(order) < KEPT and (not order or order[-1] != number):
+                    order.append(number)
+        for model in {one.model for one in fact.passes}:
+            passes = [one for one in fact.passes if one.model is model]
+            key = (fact.optimizer.number, model.number)
+            asleep = not any(one.training for one in passes)
+            if not asleep:
+                self._awake.setdefault(key, set()).update(sample for one in passes for sample in one.samples)
+                self._loaders.setdefault(key, set()).update(one.loader.number for one in passes if one.loader)
+            elif key in self._asleep and not self._asleep[key] and self._other(passes, key):
+                self._turns[key] = self._turns.get(key, 0) + 1
+                if self._turns[key] == TURNS and self._ours(fact, passes):
+                    self._told = True
+                    yield self._in_turn(fact, passes)
+            self._asleep[key] = asleep
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        for number, steps in self._steps.items():
+            names = self._names.get(number, ())
+            meant = [name for name in names if means_held_out(name)]
+            if self._told or steps < STEPS or not meant or any(means_training(name) for name in names):
+                continue
+            others = [
+                other
+                for order in self._order.values()
+                if order.count(number) >= TURNS
+                for other in order
+                if other != number and order.count(other) >= TURNS and not means_held_out(*self._names.get(other, ()))
+            ]
+            both = number in self._after
+            refit = number in self._before and not both  # validated on until the model was chosen
+            if refit or not (others or both) or says(self._lines[number], ON_PURPOSE):
+                continue
+            self._told = True
+            yield self.finding(
+                f"the optimizer steps on batches of {meant[0]!r}"
+                + (", on which the model is evaluated as well" if both else ""),
+                f"{steps} steps were taken on batches of {meant[0]!r}"
+                + (f", in turn with those of {self._called(others[0])}" if others else ""),
+                place=self._lines[number],
+                certainty="likely",
+                related=[
+                    (self._passes[number], "the pass over this loader's batch"),
+                    (self._known[number].place if number in self._known else None, "the loader"),
+                ],
+            )
+
+    def _other(self, passes: list[Pass], key: tuple[int, int]) -> bool:
+        """Whether passes are over other data than what is trained on in train mode."""
+        awake, loaders = self._awake.get(key, set()), self._loaders.get(key, set())
+        samples = [sample for one in passes for sample in one.samples if sample]
+        if any(one.loader is not None and one.loader.number in loaders for one in passes):
+            return False
+        if samples and awake:
+            return 2 * sum(sample in awake for sample in samples) < len(samples)
+        return bool(loaders) and all(one.loader is not None for one in passes)
+
+    def _ours(self, fact: Stepped, passes: list[Pass]) -> bool:
+        """Whether this optimizer trains the model (a GAN's discriminator is passed by the generator's backward)."""
+        held = {id(p) for p in fact.optimizer.parameters()}
+        return any(
+            root is not None and any(id(p) in held for p in root.parameters())
+            for root in (one.model.module for one in passes)
+        )
+
+    def _called(self, number: int) -> str:
+        names = self._names.get(number, ())
+        return repr(names[-1]) if names else "another loader"
+
+    def _in_turn(self, fact: Stepped, passes: list[Pass]) -> Finding:
+        one = passes[-1]
+        name = self._called(one.loader.number) if one.loader is not None else "other samples than those of training"
+        return self.finding(
+            f"{fact.optimizer.kind} steps on validation data: on {name}, with the model in eval mode",
+            f"steps on passes in train mode and in eval mode take turns; those in eval mode are over {name}",
+            f"it came {TURNS} times, last at step {fact.optimizer.steps} of this optimizer",
+            place=fact.place,
+            related=[(one.place, "the validation pass whose gradients are used")],
+        )
+
+    def passed(self) -> str | None:
+        held = [n for n, names in self._names.items() if means_held_out(*names) and n not in self._steps]
+        return f"no step was taken on batches of {self._called(held[0])}" if held and self._steps else None
+
+
+FIRES = {
+    "one loop for both phases": """
+        train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        loaders = {"train": DataLoader(train, batch_size=15, shuffle=True), "val": DataLoader(val, batch_size=10)}
+        model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(4):
+            for phase in ("train", "val"):
+                model.train(phase == "train")
+                for a, b in loaders[phase]:
+                    opt.zero_grad()
+                    F.mse_loss(model(a), b).backward()
+                    opt.step()
+    """,
+    "without loaders": """
+        x, y = torch.randn(80, 8), torch.randn(80, 1)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        def run(a, b):
+            opt.zero_grad()
+            F.mse_loss(model(a), b).backward()
+            opt.step()
+        for epoch in range(5):
+            model.train()
+            for rows in torch.randperm(60).split(20):
+                run(x[rows], y[rows])
+            model.eval()
+            run(x[60:], y[60:])
+    """,
+    "joined with the training data": """
+        a, b = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        train_loader = DataLoader(torch.utils.data.ConcatDataset([a, b]), batch_size=10, shuffle=True)
+        val_loader = DataLoader(b, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum(F.mse_loss(model(x), y).item() for x, y in val_loader))
+    """,
+    "the wrong loader, by its name": """
+        train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(4):
+            model.train()
+            for a, b in val_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                print(sum(F.mse_loss(model(a), b).item() for a, b in val_loader))
+    """,
+}
+
+SILENT = {
+    "two training sets joined": """
+        a, b, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [50, 40, 30])
+        train_loader = DataLoader(torch.utils.data.ConcatDataset([a, b]), batch_size=10, shuffle=True)
+        val_loader = DataLoader(val, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum(F.mse_loss(model(x), y).item() for x, y in val_loader))
+    """,
+    "a refit on all data after selection": """
+        train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
+        train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        def step(a, b):
+            opt.zero_grad()
+            F.mse_loss(model(a), b).backward()
+            opt.step()
+        for epoch in range(3):
+            for a, b in train_loader:
+                step(a, b)
+            with torch.no_grad():
+                print(sum(F.mse_loss(model(a), b).item() for a, b in val_loader))
+        for epoch in range(2):  # the final refit on all data
+            for loader in (train_loader, val_loader):
+                for a, b in loader:
+                    step(a, b)
+    """,
+    "pretraining in train mode, then an adversary in eval mode": """
+        G, D = nn.Linear(4, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        for step in range(20):
+            D.train()
+            od.zero_grad()
+            (D(G(torch.randn(8, 4)).detach()).mean() - D(torch.randn(8, 2)).mean()).backward()
+            od.step()
+            D.eval()
+            og.zero_grad()
+            (-D(G(torch.randn(8, 4))).mean()).backward()
+            og.step()
+    """,
+    "k folds": """
+        x, y = torch.randn(60, 8), torch.randn(60, 1)
+        for fold in range(3):
+            model = nn.Linear(8, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+            val = torch.arange(60) // 20 == fold
+            for epoch in range(4):
+                model.train()
+                for rows in torch.randperm(40).split(10):
+                    opt.zero_grad()
+                    F.mse_loss(model(x[~val][rows]), y[~val][rows]).backward()
+                    opt.step()
+                model.eval()
+                with torch.no_grad():
+                    F.mse_loss(model(x[val]), y[val])
+    """,
+}

@@ -1,0 +1,179 @@
+"""The forward pass of training runs without gradients, so nothing can be learnt from it.
+
+Sees: a model whose weights could learn is called under ``no_grad`` (or ``inference_mode``, or with gradients switched
+off for good), and what came out is made to need a gradient afterwards so that ``backward`` runs; an optimizer steps
+on it 3 times in a row. Or ``backward`` fails because of it, and the script with it.
+
+Why it matters: without the graph of the forward pass there is no gradient for any weight. ``requires_grad_()`` on the
+loss silences torch's error and nothing else.
+
+Usual causes: a ``predict`` function under ``no_grad`` is used for training too; ``torch.set_grad_enabled(False)`` was
+called for validation and never undone; ``@torch.no_grad()`` stands on ``forward``.
+
+Fix: call the model with gradients enabled in training; keep ``no_grad`` to evaluation, as a ``with`` block. Leave out
+``requires_grad_()`` on the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Ended, ModuleCalled, Stepping
+from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.hollow import Hollow
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.seen import Pass
+
+if TYPE_CHECKING:
+    from trueloop.doctor.trace import Trace
+
+NO_GRAPH = "does not require grad"  # part of torch's message
+
+
+class TrainingUnderNoGrad(Rule):
+    """Knows it by the grad mode in which the pass before a backward that reaches no weights began."""
+
+    name = "training-under-no-grad"
+    code = 118
+    level = "error"
+    certainty = "certain"
+    seen_by = ("source", "run")
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._hollow = Hollow(trace)
+        self._failed: tuple[Pass, Place | None, int] | None = None
+        self._passes = 0
+
+    def module_called(self, fact: ModuleCalled) -> None:
+        self._hollow.inside(fact)
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        self._hollow.backward(fact)
+
+    def backward_ended(self, fact: BackwardEnded) -> None:
+        self._failed = None
+        if fact.error is not None and NO_GRAPH in str(fact.error):
+            before = [one for one in fact.begun.passes if not one.needs_grad]
+            if before and not any(one.needs_grad for one in fact.begun.passes):
+                self._failed = before[-1], fact.begun.place, id(fact.error)
+        elif fact.error is None:
+            self._passes += len(fact.reached)
+
+    def stepping(self, fact: Stepping) -> Iterator[Finding]:
+        if self._hollow.step(fact) and self._hollow.without_grad is not None:
+            yield self._tell(
+                self._hollow.without_grad,
+                f"{fact.optimizer.kind} took its last steps without a gradient from backward",
+                self._hollow.place,
+            )
+
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        if self._failed is not None and fact.error is not None and id(fact.error) == self._failed[2]:
+            of, place, _ = self._failed
+            module = of.model.module
+            if module is not None and any(parameter.requires_grad for parameter in module.parameters()):
+                yield self._tell(of, f"backward failed: {fact.error}", place)
+
+    def _tell(self, of: Pass, evidence: str, backward: Place | None) -> Finding:
+        how = "under no_grad" if not of.grad else "and computes without gradients inside"
+        return self.finding(
+            f"{of.model.kind} is called {how}, and what came out is backpropagated: its weights get no gradient",
+            evidence,
+            "gradients were disabled when the pass began" if not of.grad else "its output requires no gradient",
+            place=of.place or backward,
+            related=[(backward, "backward has no graph to go through")],
+        )
+
+    def passed(self) -> str | None:
+        return f"{self._passes} training passes ran with gradients" if self._passes else None
+
+
+FIRES = {
+    "a predict function under no_grad": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+
+        def predict(x):
+            with torch.no_grad():
+                return model(x)
+
+        for _ in range(8):
+            opt.zero_grad()
+            loss = F.mse_loss(predict(torch.randn(8, 4)), torch.randn(8, 1))
+            loss.requires_grad_(True)
+            loss.backward()
+            opt.step()
+    """,
+    "the decorator stands on forward": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(4, 3)
+
+            @torch.no_grad()
+            def forward(self, x):
+                return self.layer(x)
+
+        model = Net()
+        opt = torch.optim.Adam(model.parameters())
+        for _ in range(8):
+            opt.zero_grad()
+            logits = model(torch.randn(8, 4)).requires_grad_()
+            F.cross_entropy(logits, torch.randint(3, (8,))).backward()
+            opt.step()
+    """,
+    "switched off for validation and never on again": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        try:
+            for epoch in range(2):
+                for _ in range(4):
+                    opt.zero_grad()
+                    loss = F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1))
+                    loss.backward()
+                    opt.step()
+                torch.set_grad_enabled(False)
+                model(torch.randn(8, 4))
+        except RuntimeError:
+            torch.set_grad_enabled(True)
+            raise
+    """,
+}
+
+SILENT = {
+    "features without gradients, a head with them": """
+        body, head = nn.Linear(4, 8), nn.Linear(8, 1)
+        body.requires_grad_(False)
+        opt = torch.optim.SGD(head.parameters(), lr=0.01)
+        for _ in range(8):
+            opt.zero_grad()
+            with torch.no_grad():
+                z = body(torch.randn(8, 4))
+            F.mse_loss(head(z), torch.randn(8, 1)).backward()
+            opt.step()
+    """,
+    "a teacher": """
+        teacher, student = nn.Linear(4, 3), nn.Linear(4, 3)
+        opt = torch.optim.SGD(student.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(8, 4)
+            guess = student(x)
+            with torch.no_grad():
+                soft = teacher(x).softmax(1)
+            opt.zero_grad()
+            F.cross_entropy(guess, soft).backward()
+            opt.step()
+    """,
+    "validation between steps": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            opt.zero_grad()
+            F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+            opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).item()
+    """,
+}

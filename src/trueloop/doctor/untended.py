@@ -1,0 +1,118 @@
+"""Parameters that get gradients though nobody uses them: no optimizer holds them, and nothing else changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trueloop.doctor.facts import BackwardBegun, StateLoaded
+from trueloop.doctor.seen import OptimizerSeen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
+
+
+@dataclass
+class Reached:
+    """How often backwards reached a parameter, and a figure of its values when that was first seen."""
+
+    times: int
+    figure: float
+
+
+class Untended:
+    """The parameters that backwards reach and that no optimizer has ever held.
+
+    Args:
+        trace: whose optimizers are asked.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        from torch.utils.weak import WeakTensorKeyDictionary
+
+        self._trace = trace
+        self._reached: Any = WeakTensorKeyDictionary()
+        self._held: Any = WeakTensorKeyDictionary()  # what some optimizer held once
+        self._holding = (-1, -1)
+        self._awake: set[int] = set()  # models that were called in train mode
+        self.backwards = 0
+        """Backwards that were looked at."""
+
+    def backward(self, fact: BackwardBegun) -> None:
+        """Counts what a backward is about to reach."""
+        from torch import nn
+
+        self._hold(self._trace.optimizers)
+        self.backwards += 1
+        self._awake.update(one.model.number for one in fact.passes if one.training)
+        for leaf in fact.graph.parameters.values():
+            if isinstance(leaf, nn.Parameter) and leaf not in self._held:
+                seen = self._reached.get(leaf)
+                if seen is None:
+                    self._reached[leaf] = Reached(1, figure(leaf))
+                else:
+                    seen.times += 1
+
+    def loaded(self, fact: StateLoaded) -> None:
+        """Weights that are loaded come from a training elsewhere: to leave them as they are may be meant."""
+        for name, parameter in fact.module.named_parameters():
+            if name in fact.state:
+                self._held[parameter] = True
+
+    def parameters(self, times: int) -> list[Tensor]:
+        """Those that were reached so often, are in no optimizer now, and have not changed since.
+
+        A model that is called in eval mode alone (a judge of another model's output) is left out.
+        """
+        self._holding = (-1, -1)
+        self._hold(self._trace.optimizers)
+        found = [
+            parameter
+            for parameter, seen in self._reached.items()
+            if seen.times >= times
+            and parameter.requires_grad
+            and parameter not in self._held
+            and figure(parameter) == seen.figure
+        ]
+        if not found:
+            return []
+        resting = {
+            id(parameter)
+            for seen in self._trace.models
+            if seen.number not in self._awake and (module := seen.module) is not None
+            for parameter in module.parameters()
+        }
+        return [parameter for parameter in reversed(found) if id(parameter) not in resting]  # as in the model
+
+    def _hold(self, optimizers: Iterable[OptimizerSeen]) -> None:
+        holding = (len(self._trace.optimizers), sum(len(seen.groups()) for seen in optimizers))
+        if holding != self._holding:
+            self._holding = holding
+            for seen in self._trace.optimizers:
+                for parameter in seen.parameters():
+                    self._held[parameter] = True
+
+
+def figure(parameter: Tensor) -> float:
+    """A number that changes when the values do.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.ones(3)
+        >>> before = figure(weight)
+        >>> _ = weight.mul_(0.9)
+        >>> figure(weight) == before
+        False
+    """
+    flat = parameter.detach().reshape(-1)
+    return float(flat.double().square().sum() + flat[: (flat.numel() + 1) // 2].double().sum())
+
+
+def named(trace: Trace, parameters: Iterable[Tensor], most: int = 4) -> str:
+    """Names of parameters for a sentence: ``fc.weight, fc.bias and 3 more``."""
+    names = [trace.name_of(parameter) for parameter in parameters]
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,3 @@
+"""The cases are scripts, not tests: they are run, never imported."""
+
+collect_ignore_glob = ["cases/*"]

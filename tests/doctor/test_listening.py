@@ -1,0 +1,90 @@
+"""Listening leaves nothing behind, changes nothing, and steps aside for what reads functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from trueloop.doctor.listen import listening
+
+WATCHED = [
+    (torch.autograd, "backward"),
+    (torch.autograd, "grad"),
+    (torch.optim.Optimizer, "__init__"),
+    (torch.optim.Optimizer, "zero_grad"),
+    (nn.Module, "zero_grad"),
+    (nn.Module, "train"),
+    (nn.Module, "state_dict"),
+    (functional, "cross_entropy"),
+    (functional, "dropout"),
+    (nn.utils, "clip_grad_norm_"),
+    (DataLoader, "__iter__"),
+    (torch, "argmax"),
+    (torch, "manual_seed"),
+    (torch, "set_anomaly_enabled"),
+    (torch.jit, "script"),
+    (Tensor, "__eq__"),
+]
+
+
+def step(model: nn.Module) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    functional.cross_entropy(model(torch.ones(4, 3)), torch.zeros(4, dtype=torch.long)).backward()
+    optimizer.step()
+
+
+def test_nothing_is_left() -> None:
+    before = [getattr(owner, name) for owner, name in WATCHED]
+    hooks = dict(nn.modules.module._global_forward_hooks)
+    with listening():
+        assert functional.cross_entropy is not before[WATCHED.index((functional, "cross_entropy"))]
+        step(nn.Linear(3, 2))
+    assert [getattr(owner, name) for owner, name in WATCHED] == before
+    assert dict(nn.modules.module._global_forward_hooks) == hooks
+    assert not torch.is_anomaly_enabled()
+
+
+def test_nothing_is_left_after_an_error() -> None:
+    before = [getattr(owner, name) for owner, name in WATCHED]
+    with pytest.raises(ValueError, match="mine"), listening():
+        raise ValueError("mine")
+    assert [getattr(owner, name) for owner, name in WATCHED] == before
+
+
+def loss_of(scores: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(scores, labels)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_torchscript_reads_what_it_would_read() -> None:
+    scores, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    with listening() as trace:
+        scripted = torch.jit.script(loss_of)
+        assert torch.equal(scripted(scores, labels), loss_of(scores, labels))
+        traced = torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3))
+        assert traced(torch.ones(1, 3)).shape == (1, 2)
+    assert trace.silenced == []
+
+
+def test_what_the_script_replaced_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(*args: object) -> str:
+        return "mine"
+
+    monkeypatch.setattr(functional, "cross_entropy", functional.cross_entropy)  # to have it back after the test
+    with listening() as trace:
+        setattr(functional, "cross_entropy", mine)  # noqa: B010 - as a script would
+    assert functional.cross_entropy is mine
+    assert any("cross_entropy" in note for note in trace.notes)
+
+
+def test_the_users_anomaly_mode_is_as_the_user_set_it() -> None:
+    with listening():
+        torch.autograd.set_detect_anomaly(True)
+        step(nn.Linear(3, 2))
+        assert torch.is_anomaly_enabled()
+        torch.autograd.set_detect_anomaly(False)
+        step(nn.Linear(3, 2))
+    assert not torch.is_anomaly_enabled()
