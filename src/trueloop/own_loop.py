@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueloop.checkpoint.modes import Modes, modes_of
 from trueloop.checks import check_count
 from trueloop.data.device import batch_length, move, onto
 from trueloop.data.feed import Feed
@@ -66,6 +67,7 @@ class OwnLoop:
         place: where the loop stands.
         rituals: of each optimizer, by name; none before the run has begun.
         feed: what ``batches`` reads.
+        modes_to_come: of the model's parts, where ``evaluating`` holds it in eval mode: those that it gives back.
     """
 
     def __init__(self, setup: Setup, begun: Callable[[bool], Callable[[], None] | None] = lambda fetches: None) -> None:
@@ -73,6 +75,7 @@ class OwnLoop:
         self.place = Place()
         self.rituals: dict[str, Ritual] = {}
         self.feed: Feed | None = None
+        self.modes_to_come: Modes | None = None
         self._begun = begun
         self._window: list[int] = []  # samples of each microbatch of the window that is worked on
         self._fetched: Sequence[Batch] = ()  # that window, as far as it was fetched here
@@ -235,10 +238,13 @@ class OwnLoop:
         return batches
 
     def _evaluating(self, feed: Feed) -> _Batches:
+        around = self.modes_to_come
+        self.modes_to_come = around or modes_of(self.setup.choices.model)
         try:
             with resting(self.setup.choices.model), self.setup.precision.autocast(self.setup.device):
                 yield from onto(self.setup.device)(feed.epoch(0))
         finally:
+            self.modes_to_come = around
             feed.close()
 
     @property

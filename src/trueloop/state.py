@@ -18,12 +18,14 @@ from torch import nn
 from torchmetrics import Metric
 
 from trueloop.checkpoint import store
-from trueloop.checkpoint.found import FOLDER, Found, has_checkpoints, leave_behind
+from trueloop.checkpoint.find import Origin, has_checkpoints, leave_behind
+from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.resume import Parts, Stateful, restore
 from trueloop.checkpoint.rngs import set_rngs_to
 from trueloop.checkpoint.saving import Saving, is_finite
 from trueloop.data.feed import Feed
-from trueloop.data.generators import found, put
+from trueloop.data.generators import generators_in, put
+from trueloop.data.given import LoaderFeed
 from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
 from trueloop.loop import Run
 from trueloop.observers.run_folder import claim, claim_again
@@ -41,6 +43,7 @@ def parts(
         optimizers=setup.optimizers,
         given=setup.given,
         modes=setup.modes,
+        modes_to_come=own.modes_to_come,
         rituals=own.rituals if run is None else dict.fromkeys(setup.optimizers, run.ritual),
         place=own if run is None else run.place,
         loss=setup.loss,
@@ -57,8 +60,22 @@ def parts(
 def generators_of(setup: Setup, held_out: object = None) -> dict[str, Any]:
     """Generators of random numbers that the user's own objects keep: those of the training data are its feed's."""
     choices = setup.choices
-    roots = {"model": choices.model, "loss": choices.loss, "penalty": choices.settings.penalty, "val": held_out}
-    return {where: one for name, root in roots.items() if root is not None for where, one in found(root, name).items()}
+    roots = {
+        "model": choices.model,
+        "averaged": setup.averaged,  # a copy, with generators of its own
+        "loss": choices.loss,
+        "penalty": choices.settings.penalty,
+        "schedule": choices.schedule,
+        "optimizer": setup.optimizers,
+        "metrics": choices.metrics,
+        "val": held_out,
+    }
+    return {
+        where: one
+        for name, root in roots.items()
+        if root is not None
+        for where, one in generators_in(root, name).items()
+    }
 
 
 def fingerprint(setup: Setup) -> dict[str, Any]:
@@ -83,7 +100,7 @@ def fingerprint(setup: Setup) -> dict[str, Any]:
     }
 
 
-def go_on(run: Run, parts: Parts, at: Found) -> None:
+def go_on(run: Run, parts: Parts, at: Origin) -> None:
     """Puts a run that was set up anew where the checkpoint stands; its plan says so, and what differs."""
     lines = restore(parts, at.trees)
     if at.entry.exact is not None:
@@ -99,7 +116,7 @@ def go_on(run: Run, parts: Parts, at: Found) -> None:
     run.resumed = lambda: last_act(at, run.generators)
 
 
-def last_act(at: Found, generators: Mapping[str, Any]) -> None:
+def last_act(at: Origin, generators: Mapping[str, Any]) -> None:
     """The RNGs, once all else is in place and the loader stands where it stood."""
     missing = put(generators, at.state["generators"])
     for line in [*set_rngs_to(at.state["rngs"]), *(f"the generator {name}, which is not there" for name in missing)]:
@@ -115,10 +132,14 @@ def unfit(model: nn.Module, run: Run | None) -> str | None:
     return None
 
 
-def why_inexact(setup: Setup, feed: Feed) -> str | None:
+def why_inexact(setup: Setup, feed: Feed, held_out: Feed | None) -> str | None:
     """Why a resume cannot be promised to give the same bits; None if it can."""
-    if feed.inexact is not None or setup.device.type == "cpu" or setup.choices.deterministic:
-        return feed.inexact
+    # Evaluations are whole, so of validation data only a loader of the user's own can carry state from one to the next.
+    validation = held_out.inexact if isinstance(held_out, LoaderFeed) else None
+    if feed.inexact is not None or validation is not None:
+        return feed.inexact or f"validation: {validation}"
+    if setup.device.type == "cpu" or setup.choices.deterministic:
+        return None
     return "kernels of this device may differ in their last bits from run to run; deterministic=True"
 
 
@@ -140,7 +161,7 @@ def chosen(
     return saving
 
 
-def take_folder(out: Path, at: Found | None, settings: Mapping[str, Any]) -> None:
+def take_folder(out: Path, at: Origin | None, settings: Mapping[str, Any]) -> None:
     """Makes the run's folder, or goes on in it."""
     if at is None or not out.exists() or not at.run.samefile(out):
         if out.is_dir() and has_checkpoints(out) and not (out / "run.json").exists():

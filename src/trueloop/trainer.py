@@ -18,20 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from trueloop import loop, state
-from trueloop.checkpoint import store, weights
-from trueloop.checkpoint.found import FOLDER, Found, find, has_checkpoints
+from trueloop.checkpoint import retention, store, weights
+from trueloop.checkpoint.find import Origin, find, has_checkpoints
+from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.lock import lock
 from trueloop.checkpoint.resume import Parts, capture, check, check_kept, restore, restore_model
 from trueloop.checkpoint.rngs import set_rngs_to
 from trueloop.checkpoint.saving import Saver, Saving, fresh_copies, saved, snapshot_of
-from trueloop.checkpoint.signals import Asked, listening, until_asked
+from trueloop.checkpoint.signals import Asked, ending, listening, until_asked
 from trueloop.checks import check_count, check_positive
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, batch_size_for, feed
 from trueloop.data.given import in_order
 from trueloop.data.randomness import borrowed_rngs
-from trueloop.errors import ArgumentError, UnknownNameError
+from trueloop.errors import ArgumentError, CheckpointError, DataError, UnknownNameError
 from trueloop.evaluate import evaluate, predict
 from trueloop.events import EvalEnded, StepEnded
 from trueloop.loop import Evaluation, Events, Observer, Run, watch
@@ -225,6 +226,8 @@ class Trainer:
             TrueloopError: bad input, as early as it can be known; see ``trueloop.errors``.
             Preempted: SIGTERM or SIGUSR1 came; the state is saved, and the process is to exit with code 75.
         """
+        if out == "":
+            raise ArgumentError("expected a folder as out=, got an empty text; None writes nothing")
         out = None if out is None else Path(out)
         saving = state.chosen(saving, save_every_steps, out, val, self.choices.metrics)
         check_kept(self.keep)
@@ -270,11 +273,13 @@ class Trainer:
                 state.take_folder(out, found, settings)
                 if not goes_on:
                     until_the_end.enter_context(lock(out))
-                store.sweep(out / FOLDER)
+                retention.sweep(out / FOLDER)
                 until_the_end.enter_context(listening(asked))
                 self._asked = asked
                 events = saved(events, saver)
             watch(events, watchers)
+        if asked.signal is not None:  # it came in the last moments: what the program does next must not begin
+            raise ending(asked.signal)
         return collect.result(out)
 
     def resume(self, folder: Path | str, *, step: int | None = None) -> None:
@@ -306,7 +311,10 @@ class Trainer:
         for passed in found.passed:
             warnings.warn(passed, stacklevel=2)
         _ = self.setup
-        check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
+        try:
+            check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
+        except (CheckpointError, DataError) as error:
+            raise type(error)(str(error), file=found.entry.path) from error
         restore_model(self.model, found.trees)
         begin_average(self.setup)
         if self.setup.averaged is not None and found.state["averaged"] is not None:
@@ -553,7 +561,7 @@ class Trainer:
     """Those of the run that goes on: what they remember is saved with it."""
     _asked: Asked | None = None
     """What signals ask of the run that goes on."""
-    _found: Found | None = None
+    _found: Origin | None = None
     """The checkpoint that the next run goes on from."""
 
     @cached_property
@@ -587,7 +595,7 @@ class Trainer:
         evaluate_every: int | None = 1,
         evaluate_every_steps: int | None = None,
         saves: str | None = None,
-        found: Found | None = None,
+        found: Origin | None = None,
     ) -> Run:
         if found is not None and seed is None:
             seed = found.state["settings"].get("seed")
@@ -618,7 +626,7 @@ class Trainer:
         if held_out is None and ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
             notes.append("the schedule moves after evaluations, and there is no validation data: it never will")
         if saves is not None:
-            inexact = state.why_inexact(setup, source)
+            inexact = state.why_inexact(setup, source, held_out)
             saves += (
                 f"; a resume is exact, {source.resumes}" if inexact is None else f"; a resume is NOT exact: {inexact}"
             )

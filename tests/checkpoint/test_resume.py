@@ -508,26 +508,17 @@ def breaks(case: Case, events: Any, folder: Path, expected: Unbroken, everything
 # --- the promise ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("events", ["some", pytest.param("every", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_broken_off_at_an_event_ends_with_the_bits_of_the_unbroken_one(
-    name: str, folder: Path, everything: Everything, bits: Bits
+    name: str, events: str, folder: Path, everything: Everything, bits: Bits
 ) -> None:
-    """Here at some events, in ``make proof`` at every one."""
+    """In every test run at some events, in ``make proof`` at every one."""
     case = CASES[name]
     expected = unbroken(case, folder / "whole", everything, bits)
     assert expected.events > 8
-    stride = 9 if name in COSTLY else 5
+    stride = 1 if events == "every" else 9 if name in COSTLY else 5
     breaks(case, range(len(name) % stride, expected.events, stride), folder, expected, everything, bits)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_a_run_broken_off_at_every_event_ends_with_the_bits_of_the_unbroken_one(
-    name: str, folder: Path, everything: Everything, bits: Bits
-) -> None:
-    case = CASES[name]
-    expected = unbroken(case, folder / "whole", everything, bits)
-    breaks(case, range(expected.events), folder, expected, everything, bits)
 
 
 @pytest.mark.parametrize(

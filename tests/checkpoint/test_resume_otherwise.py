@@ -22,6 +22,7 @@ from torch.optim import lr_scheduler
 import trueloop as tl
 from trueloop.checkpoint import layout
 from trueloop.checkpoint.saving import Saving
+from trueloop.checkpoint.weights import load_weights
 from trueloop.errors import CheckpointError, DataError, NewerFormatError, RunFolderError
 from trueloop.events import Event, StepEnded, Stop
 from trueloop.observers.early_stop import EarlyStop
@@ -305,6 +306,37 @@ def test_observers_that_came_and_went_are_said(folder: Path) -> None:
     fit(made(), out, record, EarlyStop(patience=9), resume="auto")
     notes = record.of(tl.RunStarted)[0].plan.notes
     assert "observer EarlyStop was not there when the checkpoint was saved: it begins anew" in notes
+
+
+@pytest.mark.parametrize(
+    ("other", "error"),
+    [
+        (lambda: made(mlp(dropout=0.3, outputs=2)), DataError),
+        (lambda: made(optimizer=tl.optim.adam(lr=0.1)), CheckpointError),
+    ],
+    ids=["model", "optimizer"],
+)
+def test_a_checkpoint_of_something_else_is_named(
+    other: Callable[[], tl.Trainer], error: type[Exception], folder: Path
+) -> None:
+    path = broken(folder / "run", 3) / "checkpoints" / step_name(3)
+    with pytest.raises(error, match=rf"load_weights.*\({path}\)$"):
+        fit(other(), folder / "run", resume="auto")
+
+
+def test_the_part_that_fits_is_loaded_as_the_message_says(folder: Path) -> None:
+    path = broken(folder / "run", 3) / "checkpoints" / step_name(3)
+    model = mlp(dropout=0.3, outputs=2)
+    with pytest.raises(DataError, match=r"load_weights\(model, file, strict=False\)"):
+        fit(made(model), folder / "run", resume="auto")
+    lines = load_weights(model, path, strict=False)
+    assert lines[0].startswith("loaded ")
+
+
+def test_an_empty_text_is_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)  # which an empty path stands for
+    with pytest.raises(tl.errors.ArgumentError, match="expected a folder as out=, got an empty text"):
+        made().fit(regression(4), epochs=1, batch_size=4, out="")
 
 
 # --- from where, and where to ---------------------------------------------------------------------------------------

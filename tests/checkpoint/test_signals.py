@@ -144,17 +144,6 @@ def test_the_last_of_two_signals_counts(folder: Path) -> None:
         run(folder / "run", "model", both)
 
 
-def test_a_signal_in_the_last_moments_of_a_run_changes_nothing(folder: Path) -> None:
-    def at_the_end(event: Event) -> None:
-        if isinstance(event, tl.RunEnded):
-            signal.raise_signal(signal.SIGTERM)
-
-    trainer = tl.Trainer(mlp(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
-    out = folder / "run"
-    result = trainer.fit(regression(8), epochs=1, batch_size=4, out=out, progress=False, observers=[at_the_end])
-    assert (result.reason, result.steps) == ("finished", 2)
-
-
 def test_a_handler_of_the_users_own_is_left_alone(folder: Path) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

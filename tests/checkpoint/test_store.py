@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, found in their order, verified, and kept as asked."""
+"""Checkpoints that are whole or not there, found in their order, and verified."""
 
 from __future__ import annotations
 
@@ -20,17 +20,7 @@ from safetensors.torch import load_file
 import trueloop
 from trueloop.checkpoint import layout
 from trueloop.checkpoint.disk import Disk
-from trueloop.checkpoint.store import (
-    Snapshot,
-    damage,
-    entries,
-    newest,
-    read,
-    retain,
-    set_aside,
-    sweep,
-    write,
-)
+from trueloop.checkpoint.store import Snapshot, copy, damage, entries, newest, read, unlisted, write
 from trueloop.errors import ArgumentError, CheckpointError, NewerFormatError
 from trueloop.testing import FailingDisk
 
@@ -134,14 +124,14 @@ def test_the_order_is_by_step_and_number_whatever_the_clock_says(folder: Path) -
         *((9, number) for number in range(1, 12)),
         *((10, 1), (99_999_999, 1), (100_000_000, 1)),
     ]
-    assert newest(folder)[0].name == "step-100000000"
+    assert newest(folder)[0].entry.path.name == "step-100000000"
 
 
 def test_a_run_that_was_moved_is_read_where_it_is_now(folder: Path, tmp_path: Path) -> None:
     filled(folder, 120)
     os.rename(folder.parent, tmp_path / "elsewhere")
-    path, passed_over = newest(tmp_path / "elsewhere" / "checkpoints")
-    assert (read(path).tree, passed_over) == ({"step": 120}, [])
+    stored, passed_over = newest(tmp_path / "elsewhere" / "checkpoints")
+    assert (stored.tree, passed_over) == ({"step": 120}, [])
 
 
 @pytest.mark.parametrize(
@@ -182,6 +172,42 @@ def test_ctrl_c_in_a_save_leaves_nothing_behind(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(folder, snapshot(), FailingDisk(12, KeyboardInterrupt()))
     assert list(folder.iterdir()) == []
+
+
+def test_what_a_kill_left_under_our_own_number_is_in_nobody_s_way(folder: Path) -> None:
+    aside = folder / f".writing-step-00000120-{os.getpid()}"
+    aside.mkdir(parents=True)
+    (aside / "model.safetensors").touch()
+    assert damage(write(folder, snapshot())) is None
+    assert names(list(folder.iterdir())) == ["step-00000120"]
+
+
+# copying
+
+
+def test_a_copy_is_what_was_written_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    (path,) = filled(folder, 120)
+    (path / "theirs").mkdir()
+    new = copy(path, tmp_path / "other" / "checkpoints")
+    assert new.name == path.name
+    assert unlisted(path) == ["theirs"]
+    assert unlisted(new) == []
+    assert damage(new) is None
+
+
+def test_every_operation_of_a_copy_fails(folder: Path, tmp_path: Path) -> None:
+    (path,) = filled(folder, 120)
+    other = tmp_path / "other"
+    for at in range(1, 1000):
+        try:
+            new = copy(path, other, FailingDisk(at))
+        except CheckpointError as error:
+            assert "could not be copied: No space left on device" in str(error)  # noqa: PT017
+            assert not other.exists() or list(other.iterdir()) == []
+        else:
+            break
+    assert at > 15
+    assert damage(new) is None
 
 
 # damage
@@ -246,7 +272,9 @@ def test_damage_is_named_and_passed_over(folder: Path, kind: str) -> None:
     with pytest.raises(CheckpointError, match="damaged") as caught:
         read(path)
     assert caught.value.file == path
-    assert newest(folder) == (before, [f"step-00000120 is damaged and was passed over: {found}"])
+    stored, passed_over = newest(folder)
+    assert stored.entry.path == before
+    assert passed_over == [f"step-00000120 is damaged and was passed over: {found}"]
     only_hashes_tell = kind in ("a flipped bit", "two files")
     assert entries(folder)[-1].problem == (None if only_hashes_tell else found)
 
@@ -308,11 +336,11 @@ def test_a_newer_format_is_refused_and_never_gone_back_behind(folder: Path) -> N
 
 def test_the_newest_of_a_step(folder: Path) -> None:
     first, second, third = filled(folder, 100, 100, 120)
-    assert newest(folder)[0] == third
-    assert newest(folder, step=100)[0] == second
+    assert newest(folder)[0].entry.path == third
+    assert newest(folder, step=100)[0].entry.path == second
     flip(second / "model.safetensors")
-    path, passed_over = newest(folder, step=100)
-    assert path == first
+    stored, passed_over = newest(folder, step=100)
+    assert stored.entry.path == first
     assert passed_over[0].startswith("step-00000100-2 is damaged and was passed over: model.safetensors")
 
 
@@ -347,142 +375,6 @@ def test_a_file_in_place_of_the_folder_is_an_error_of_ours(tmp_path: Path) -> No
             refused(tmp_path / "checkpoints")
     with pytest.raises(CheckpointError, match="could not be saved"):
         write(tmp_path / "checkpoints", snapshot())
-
-
-# retention
-
-
-def kept(folder: Path) -> list[int]:
-    return [entry.step for entry in entries(folder)]
-
-
-@pytest.mark.parametrize(
-    ("policy", "steps"),
-    [
-        ({"keep_last": 2}, [5, 6]),
-        ({"keep_last": 9}, [1, 2, 3, 4, 5, 6]),
-        ({"keep_last": 1, "keep_best": 2}, [2, 4, 6]),
-        ({"keep_last": 1, "keep_best": 1, "mode": "max"}, [1, 6]),
-        ({"keep_last": 1, "keep_best": 2, "best": "accuracy"}, [6]),
-        ({"keep_last": 1, "keep_every": 2}, [2, 4, 6]),
-        ({"keep_last": 1, "keep_best": 1, "keep_every": 5}, [4, 5, 6]),
-    ],
-    ids=str,
-)
-def test_what_is_kept(folder: Path, policy: dict[str, Any], steps: list[int]) -> None:
-    losses = {1: 0.9, 2: 0.2, 3: math.nan, 4: 0.1, 5: 0.2, 6: 0.8}
-    for step, loss in losses.items():
-        write(folder, snapshot(step, metrics={"loss": loss}))
-    removed = retain(folder, **policy)
-    assert kept(folder) == steps
-    assert names(removed) == [f"step-{step:08d}" for step in losses if step not in steps]
-    assert len(list(folder.iterdir())) == len(steps)
-    assert retain(folder, **policy) == []
-
-
-def test_of_one_step_the_newest_is_kept(folder: Path) -> None:
-    filled(folder, 1, 1, 2, 2, 2)
-    retain(folder, keep_last=2)
-    assert names([entry.path for entry in entries(folder)]) == ["step-00000001-2", "step-00000002-3"]
-
-
-def test_damaged_ones_do_not_count_and_stay(folder: Path) -> None:
-    *_, newer_one = filled(folder, 1, 2, 3, 4)
-    (newer_one / "state.json").unlink()
-    assert names(retain(folder, keep_last=1)) == ["step-00000001", "step-00000002"]
-    assert kept(folder) == [3, 4]
-
-
-def test_a_damaged_second_of_a_step_does_not_supersede_the_first(folder: Path) -> None:
-    _, second = filled(folder, 1, 1)
-    (second / "state.json").unlink()
-    assert retain(folder, keep_last=1) == []
-
-
-@pytest.mark.parametrize(
-    "policy", [{"keep_last": 0}, {"keep_last": 1, "keep_best": -1}, {"keep_last": 1, "keep_every": 0}], ids=str
-)
-def test_a_policy_that_cannot_be_is_refused(folder: Path, policy: dict[str, Any]) -> None:
-    with pytest.raises(ArgumentError, match="must be at least"):
-        retain(folder, **policy)
-
-
-def test_a_removal_that_fails_is_said_and_the_others_go_on(folder: Path) -> None:
-    filled(folder, 1, 2, 3, 4)
-    with pytest.raises(CheckpointError, match="could not be removed: step-00000001: No space"):
-        retain(folder, keep_last=1, disk=FailingDisk(1))
-    assert kept(folder) == [1, 4]
-    retain(folder, keep_last=1)
-    assert kept(folder) == [4]
-
-
-@pytest.mark.parametrize("dead", [False, True])
-def test_a_removal_that_is_cut_off_anywhere_leaves_whole_ones_only(folder: Path, dead: bool) -> None:
-    for at in range(1, 1000):
-        filled(folder, 1, 2, 3)
-        disk = FailingDisk(at, dead=dead)
-        try:
-            retain(folder, keep_last=1, disk=disk)
-        except CheckpointError:
-            pass
-        else:
-            break
-        assert all(damage(entry.path) is None for entry in entries(folder))
-        assert kept(folder)[-1] == 3
-        sweep(folder)
-        assert all(path.name.startswith("step-") for path in folder.iterdir())
-        retain(folder, keep_last=1)
-        assert kept(folder) == [3]
-        Disk().remove(folder)
-    assert at > 10
-    assert kept(folder) == [3]
-
-
-# what a kill left, and what is set aside
-
-
-def test_sweep_removes_what_a_kill_left_and_nothing_else(folder: Path) -> None:
-    filled(folder, 1)
-    for name in (".writing-step-00000002-7", ".gone-step-00000001-7"):
-        (folder / name).mkdir()
-        (folder / name / "model.safetensors").touch()
-    (folder / "damaged-step-00000003").mkdir()
-    assert names(sweep(folder)) == [".gone-step-00000001-7", ".writing-step-00000002-7"]
-    assert sorted(names(list(folder.iterdir()))) == ["damaged-step-00000003", "step-00000001"]
-
-
-def test_what_a_kill_left_under_our_own_number_is_in_nobody_s_way(folder: Path) -> None:
-    aside = folder / f".writing-step-00000120-{os.getpid()}"
-    aside.mkdir(parents=True)
-    (aside / "model.safetensors").touch()
-    assert damage(write(folder, snapshot())) is None
-    assert names(list(folder.iterdir())) == ["step-00000120"]
-
-
-def test_one_that_is_set_aside_is_no_candidate_and_is_not_lost(folder: Path) -> None:
-    first, second = filled(folder, 100, 120)
-    moved = set_aside(second, "abandoned")
-    assert moved.name == "abandoned-step-00000120"
-    assert newest(folder) == (first, [])
-    assert read(moved).tree == {"step": 120}
-    (again,) = filled(folder, 120)
-    assert again.name == "step-00000120"
-    assert set_aside(again, "abandoned").name == "abandoned-step-00000120.2"
-    assert retain(folder, keep_last=1) == []
-
-
-def test_setting_aside_may_fail_and_says_so(folder: Path) -> None:
-    (path,) = filled(folder, 100)
-    with pytest.raises(CheckpointError, match="could not be set aside: No space"):
-        set_aside(path, "damaged", FailingDisk(1))
-    assert damage(path) is None
-
-
-@pytest.mark.parametrize("word", ["../x", "", "step", ".gone", "A"])
-def test_other_words_are_refused(folder: Path, word: str) -> None:
-    (path,) = filled(folder, 100)
-    with pytest.raises(ArgumentError, match="one lower-case word"):
-        set_aside(path, word)
 
 
 def test_a_list_does_not_import_torch() -> None:

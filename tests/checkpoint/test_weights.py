@@ -168,6 +168,7 @@ def test_another_architecture_changes_nothing_and_says_all(tmp_path: Path) -> No
     with pytest.raises(DataError) as raised:
         load_weights(model, file)
     assert bits(model) == before
+    call = "trueloop.checkpoint.weights.load_weights(model, file, strict=False)"
     assert str(raised.value).splitlines() == [
         "the weights are of another architecture, nothing was loaded: 6 of 9 names of the model fit",
         "in the model, not in the file: 1",
@@ -177,7 +178,7 @@ def test_another_architecture_changes_nothing_and_says_all(tmp_path: Path) -> No
         "of another shape: 2",
         "  0.weight  (3, 2, 3) in the model, (4, 2, 3) in the file",
         "  0.bias    (3,) in the model, (4,) in the file",
-        f"give the weights of this model, or load what fits with strict=False ({file})",
+        f"give the weights of this model, or load what fits: {call} ({file})",
     ]
     assert raised.value.file == file
 
@@ -286,6 +287,24 @@ def test_the_average_in_a_checkpoint(tmp_path: Path) -> None:
         weights_of(store.read(checkpoint(tmp_path, new_model(0), step=4)), average=True)
 
 
+@pytest.mark.parametrize(
+    ("there", "called"),
+    [
+        ("checkpoints/step-00000003", "."),
+        ("checkpoints/step-00000003", ".."),
+        ("checkpoints", "."),
+        ("checkpoints", "step-00000003"),
+        (".", "checkpoints"),
+    ],
+)
+def test_relative_to_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, called: str) -> None:
+    checkpoint(tmp_path, new_model(0), step=3)
+    monkeypatch.chdir(tmp_path / there)
+    model = new_model(2)
+    load_weights(model, called)
+    assert bits(model) == bits(new_model(0))
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +356,20 @@ def test_the_file_is_brought_to_the_disk_and_then_its_name(tmp_path: Path, monke
     monkeypatch.setattr(os, "fsync", watched)
     save_weights(new_model(), tmp_path / "model.safetensors")
     assert synced == [f".model.safetensors.{os.getpid()}", tmp_path.name]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+@pytest.mark.parametrize("write", [save_weights, lambda model, file: write_tensors(model.state_dict(), file)])
+def test_who_may_read_other_files_may_read_the_weights(
+    tmp_path: Path, write: Callable[[nn.Module, Path], object], umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        (tmp_path / "other").touch()
+        write(new_model(), tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def flip(file: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 import trueloop
-from trueloop.checkpoint import store
+from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.encode import pack
 from trueloop.checkpoint.weights import load_weights, save_weights
 
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_named(command: Command, run: Path) -> None:
     folder = run / "checkpoints"
     (folder / "step-00000030" / "state.json").unlink()
     (folder / "step-00000020" / "manifest.json").write_text("{}")
-    store.set_aside(folder / "step-00000010", "abandoned")
+    retention.set_aside(folder / "step-00000010", "abandoned")
     save(run, 40, exact="your sampler keeps no state")
     out = command("checkpoints", str(run)).out
     assert "step-00000030 is damaged: state.json is missing" in out
@@ -192,6 +192,22 @@ def test_verify_of_one_checkpoint(command: Command, run: Path, monkeypatch: pyte
     assert command("verify", ".").code == 1
     monkeypatch.chdir(run / "checkpoints")
     assert command("verify", ".").code == 1
+
+
+def test_verify_names_what_was_not_written_with_a_checkpoint(command: Command, run: Path) -> None:
+    path = run / "checkpoints" / "step-00000020"
+    before = command("verify", str(run)).out.splitlines()
+    (path / "notes.txt").write_text("mine")
+    (path / "theirs").mkdir()
+    (path / "nowhere").symlink_to("gone")
+    ended = command("verify", str(run))
+    assert ended.code == 0, "what was written is as it was"
+    lines = ended.out.splitlines()
+    warning = f"{path.name}  warning: also in its folder, and not known to manifest.json: notes.txt, nowhere, theirs"
+    assert lines == [*before[:2], warning, *before[2:]]
+    damage(path)
+    ended = command("verify", str(path))
+    assert (ended.code, "DAMAGED: model.safetensors" in ended.out) == (1, True)
 
 
 # --- export ---------------------------------------------------------------------------------------------------------

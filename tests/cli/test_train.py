@@ -100,6 +100,25 @@ def test_a_folder_that_holds_another_run_is_not_touched(command: Command, tiny: 
     assert {file.name: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize("out", [["--out", ""], ["--out="], ["--out", "..", "--lr", "0.1"]], ids=str)
+def test_a_folder_that_cannot_be_meant_is_refused(
+    command: Command, tiny: str, out: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    ended = command("train", f"../{tiny}", *out)
+    assert ended.code == 2
+    expected = "got one that the working directory lies in" if ".." in out else "a path after --out, got an empty text"
+    assert expected in ended.error
+    assert sorted(file.name for file in tmp_path.rglob("*") if "pycache" not in str(file)) == ["here", "mine.py"]
+
+
+def test_an_empty_text_may_be_given_for_a_text(command: Command, tiny: str, tmp_path: Path) -> None:
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("\n\ndef named(title: str = 'x') -> tl.Recipe:\n    assert title == ''\n    return regression()\n")
+    assert command("train", "mine.py:named", "--title", "", "--out", "run").code == 0
+
+
 def test_ctrl_c_ends_with_130_and_a_complete_record(command: Command, tiny: str, tmp_path: Path) -> None:
     ended = command("train", "mine.py:stopped_by_hand", "--out", "run")
     assert ended.code == 130

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
-from trueloop.data.generators import found, put, states
+from trueloop.data.generators import generators_in, put, states
 
 OF_THE_MODULE = np.random.default_rng(0)
 ONE = TensorDataset(torch.zeros(1))
@@ -100,7 +100,7 @@ def closed_over() -> Any:
     ids=lambda value: type(value).__name__,
 )
 def test_where_generators_are_found(root: Any, names: list[str]) -> None:
-    assert list(found(root)) == names
+    assert list(generators_in(root)) == names
 
 
 @pytest.mark.parametrize("kind", ["torch", "python", "numpy", "mt19937", "legacy", "bits"])
@@ -129,4 +129,6 @@ def test_what_is_missing_or_of_another_kind_is_named() -> None:
 
 
 def test_a_million_samples_are_not_walked_through() -> None:
-    assert found([random.Random(0)] * 3 + [object() for _ in range(1_000_000)] + [random.Random(1)]).keys() == {"[0]"}
+    assert generators_in([random.Random(0)] * 3 + [object() for _ in range(1_000_000)] + [random.Random(1)]).keys() == {
+        "[0]"
+    }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+import trueloop
 from trueloop.data.feed import Feed, feed
 from trueloop.errors import WorkerError
 
@@ -169,6 +173,109 @@ def test_a_batch_that_cannot_be_collated_names_its_samples() -> None:
     error, _ = caught(feed(samples, batch_size=2, workers=1))
     assert (error.cause, error.samples) == ("raised", (0, 1))
     assert "equal size" in str(error)
+
+
+HUNG = """
+import os, sys, time
+from torch.utils.data import DataLoader
+from trueloop.data.feed import feed
+
+class Hangs:
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        if index == 2:
+            print(os.getpid(), flush=True)
+            time.sleep(1e6)
+        return index
+
+if __name__ == "__main__":
+    epoch = feed(Hangs(), batch_size=1, workers=2, worker_timeout=1e6).epoch(0)
+    next(epoch)
+    next(epoch)
+    next(epoch)
+"""
+
+
+def test_a_worker_that_hangs_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "hung.py").write_text(HUNG)
+    environment = os.environ | {"PYTHONPATH": str(Path(trueloop.__file__).parents[1])}
+    command = [sys.executable, str(tmp_path / "hung.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            parent.communicate(timeout=60)  # its output is open for as long as a worker has it
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
+
+
+class HoldsTheInterpreter(Dataset[Tensor]):
+    """Hangs in C, so that no Python runs in the worker: neither a handler of signals nor another thread."""
+
+    def __init__(self, begun: Path) -> None:
+        self.begun = begun
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 1:
+            self.begun.touch()  # its other worker gives sample 0
+            ctypes.PyDLL(None).sleep(600)
+        return torch.zeros(1)
+
+
+def test_a_worker_ends_when_its_parent_terminates_it_whatever_it_does(tmp_path: Path) -> None:
+    reading = feed(
+        HoldsTheInterpreter(tmp_path / "begun"), batch_size=1, workers=2, worker_timeout=600.0, shuffle=False
+    )
+    epoch = reading.epoch(0)
+    next(epoch)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.001)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.terminate()  # as multiprocessing does when the parent exits, and then waits for it
+    for worker in workers:
+        worker.join(60)
+    ended = [worker.exitcode for worker in workers]
+    for worker in workers:
+        worker.kill()
+    assert ended == [-signal.SIGKILL, -signal.SIGKILL]
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        list(epoch)
+
+
+class StartsAProgram(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        with subprocess.Popen(["sleep", "600"]) as program:
+            program.terminate()
+            try:
+                return torch.tensor(program.wait(60))
+            finally:
+                program.kill()
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_sigterm_from_others_ends_no_worker_but_what_it_starts(start: str) -> None:
+    """A scheduler sends it to the whole group, while the step at whose end the run is saved needs the worker."""
+    loader = DataLoader(StartsAProgram(), num_workers=1, persistent_workers=True, multiprocessing_context=start)
+    reading = feed(loader, batch_size=None, worker_timeout=600.0)
+    assert [int(batch) for batch in reading.epoch(0)] == [-signal.SIGTERM]
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert [int(batch) for batch in reading.epoch(1)] == [-signal.SIGTERM]
+    assert multiprocessing.active_children() == [worker]
+    del reading, loader, worker
+    gc.collect()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_death_during_the_users_own_step_waits_for_the_next_fetch() -> None:

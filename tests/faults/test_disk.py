@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trueloop.checkpoint.store import Snapshot, damage, entries, newest, read, sweep, write
+from trueloop.checkpoint.retention import sweep
+from trueloop.checkpoint.store import Snapshot, Stored, damage, entries, newest, read, write
 from trueloop.errors import CheckpointError
 from trueloop.testing import FailingDisk
 
@@ -26,13 +27,19 @@ def snapshot(step: int) -> Snapshot:
     return Snapshot(step, 0, "every step", {"loss": 1.0}, None, {"step": step}, tensors)
 
 
-def holds(path: Path, given: Snapshot) -> bool:
-    stored = read(path)
+def holds(stored: Stored, given: Snapshot) -> bool:
     return stored.tree == given.tree and all(
         torch.equal(tensor, stored.tensors[file][name])
         for file, tensors in given.tensors.items()
         for name, tensor in tensors.items()
     )
+
+
+def whole(folder: Path) -> Stored:
+    """The newest; it is not damaged."""
+    stored, passed_over = newest(folder)
+    assert passed_over == []
+    return stored
 
 
 ERRORS: dict[str, tuple[BaseException, type[BaseException]]] = {
@@ -58,18 +65,17 @@ def test_every_operation_of_a_save_fails(tmp_path: Path, error: str, dead: bool)
         except comes_of_it:
             pass
         else:
-            assert newest(folder) == (path, [])
+            assert whole(folder).entry.path == path
             break
-        found, passed_over = newest(folder)
-        assert passed_over == []
+        stored = whole(folder)
         if not dead:
             assert os.listdir(folder) == [first.name]
-        assert holds(found, old) if found == first else holds(found, new)
+        assert holds(stored, old if stored.entry.path == first else new)
         sweep(folder)
         assert all(name.startswith("step-") for name in os.listdir(folder))
         again = write(folder, new)
-        assert newest(folder) == (again, [])
-        assert holds(again, new)
+        assert whole(folder).entry.path == again
+        assert holds(whole(folder), new)
     assert at == disk.operations + 1 > 25  # the loop ended since the save succeeded, with every operation tried
 
 
@@ -80,7 +86,7 @@ def test_the_first_save_of_all_may_fail_at_every_operation(tmp_path: Path) -> No
             write(folder, snapshot(1), FailingDisk(at))
         except CheckpointError:
             assert entries(folder) == []
-            assert holds(write(folder, snapshot(1)), snapshot(1))
+            assert holds(read(write(folder, snapshot(1))), snapshot(1))
         else:
             break
     assert at > 25
@@ -104,11 +110,11 @@ def is_said(folder: Path) -> bool:
     problem = damage(harmed)
     with pytest.raises(CheckpointError):
         read(harmed)
-    path, passed_over = newest(folder)
+    stored, passed_over = newest(folder)
     return (
         problem is not None
         and passed_over == [f"{harmed.name} is damaged and was passed over: {problem}"]
-        and holds(path, snapshot(1))
+        and holds(stored, snapshot(1))
     )
 
 

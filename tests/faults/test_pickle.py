@@ -61,7 +61,7 @@ def test_it_is_damage_and_is_not_run(tmp_path: Path, folder: Path, name: str) ->
         assert name in str(damage(harmed))
         with pytest.raises(CheckpointError, match=name):
             read(harmed)
-        assert newest(folder)[0].name == "step-00000001"
+        assert newest(folder)[0].entry.step == 1
         assert len(entries(folder)) == 2
         assert not (tmp_path / "canary").exists()
 

@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 
 import trueloop
-from trueloop.checkpoint.store import newest, read, sweep
+from trueloop.checkpoint.retention import sweep
+from trueloop.checkpoint.store import newest
 
 SAVER = """
 import os, sys
 from pathlib import Path
 import torch
-from trueloop.checkpoint.store import Snapshot, retain, write
+from trueloop.checkpoint.retention import retain
+from trueloop.checkpoint.store import Snapshot, write
 from trueloop.errors import CheckpointError
 
 def snapshot(step):
@@ -105,10 +107,10 @@ def save(saver: subprocess.Popen[str], folder: Path, call: str, failure: str, wh
 def check(saver: subprocess.Popen[str], folder: Path, call: str, failure: str, when: int) -> bool:
     """Whether there was such a call; what is on the disk after it is whole in any case."""
     code, reached = save(saver, folder, call, failure, when)
-    path, passed_over = newest(folder)
-    step = read(path).entry.step
+    stored, passed_over = newest(folder)
+    step = stored.entry.step
     assert passed_over == []
-    assert float(read(path).tensors["model.safetensors"]["weight"][0]) == step
+    assert float(stored.tensors["model.safetensors"]["weight"][0]) == step
     if not reached:
         assert (code, step) == (SAVED, 3)
         return False
@@ -131,7 +133,7 @@ def test_one_call_fails(saver: subprocess.Popen[str], tmp_path: Path, call: str)
 
 def test_a_save_syncs_every_file_and_both_folders(saver: subprocess.Popen[str], tmp_path: Path) -> None:
     assert not check(saver, tmp_path / "checkpoints", "fsync", "error=EIO", 99)
-    files = len(os.listdir(newest(tmp_path / "checkpoints")[0]))
+    files = len(os.listdir(newest(tmp_path / "checkpoints")[0].entry.path))
     synced = (tmp_path / "checkpoints.log").read_text().count("fsync(")
     assert synced == files + 2  # the folder that was written aside, and the one that holds its name
 

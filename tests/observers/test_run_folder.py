@@ -15,7 +15,7 @@ import trueloop
 from trueloop.errors import RunFolderError
 from trueloop.events import EvalEnded, RunEnded, RunStarted, Status
 from trueloop.observers import RunRecord, claim, note
-from trueloop.observers.run_folder import describe
+from trueloop.observers.run_folder import describe, start_over
 
 
 def test_the_folder_says_all_that_made_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +71,44 @@ def test_a_record_without_a_description_is_another_run_too(tmp_path: Path) -> No
 def test_a_folder_with_other_files_is_fine(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert claim(tmp_path, {}) == tmp_path
+
+
+def test_weights_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+    """Those that somebody downloaded, or that ``trueloop export`` wrote here."""
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(RunFolderError, match=r"holds a model\.safetensors, which this run would replace"):
+        claim(tmp_path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("out", ["..", "../..", "../../below"])
+def test_a_folder_that_the_working_directory_lies_in_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    here = tmp_path / "below" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(RunFolderError, match="one that the working directory lies in"):
+        claim(out, {})
+    assert list(tmp_path.rglob("*")) == [tmp_path / "below", here]
+    assert claim(".", {}) == Path()
+    assert claim("../beside", {}).is_dir()
+
+
+def test_what_several_tries_had_written_is_kept_try_by_try(tmp_path: Path) -> None:
+    for number, names in enumerate((["events.jsonl"], ["events.jsonl", "model.safetensors"], [])):
+        claim(tmp_path, {"try": number})
+        for name in names:
+            (tmp_path / name).write_text(f"{name} of {number}")
+        start_over(tmp_path)
+    kept = {file.name.removeprefix("abandoned-"): file.read_text() for file in tmp_path.iterdir()}
+    tries = [json.loads(kept.pop(name))["settings"]["try"] for name in ("run.json", "run.json.2", "run.json.3")]
+    assert tries == [0, 1, 2]
+    assert kept == {
+        "events.jsonl": "events.jsonl of 0",
+        "events.jsonl.2": "events.jsonl of 1",
+        "model.safetensors.2": "model.safetensors of 1",
+    }
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

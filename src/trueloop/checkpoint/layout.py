@@ -8,10 +8,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trueloop import __version__
 from trueloop.errors import CheckpointError, NewerFormatError
+
+FOLDER = "checkpoints"
+"""In the run's folder: it holds a folder for each checkpoint."""
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -71,11 +75,23 @@ def parse_folder_name(name: str) -> tuple[int, int] | None:
         >>> parse_folder_name("step-00000120-2"), parse_folder_name("damaged-step-00000120")
         ((120, 2), None)
     """
-    found = _FOLDER.fullmatch(name)
-    if not found:
+    match = _STEP.fullmatch(name)
+    if not match:
         return None
-    step, number = int(found[1]), int(found[2] or 1)
+    step, number = int(match[1]), int(match[2] or 1)
     return (step, number) if folder_name(step, number) == name else None
+
+
+def placed(folder: Path) -> Path:
+    """Where a folder is: what is called ``.`` or ``..`` has a name there, and a parent.
+
+    Other names stay as they were given: ``checkpoints`` may be a link to a larger disk.
+
+    Example:
+        >>> placed(Path(".")) == Path.cwd(), placed(Path("..")) == Path.cwd().parent
+        (True, True)
+    """
+    return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
 def is_plain(name: str) -> bool:
@@ -126,22 +142,22 @@ def parse(data: bytes) -> Manifest:
     sha256 = fields.pop("sha256", None)
     if sha256 != _sha256(fields):
         raise CheckpointError(f"{MANIFEST}: its sha256 is not the one that was written: a bit has flipped")
-    found = fields.pop("format", None)
-    if type(found) is int and found > FORMAT:
+    its_format = fields.pop("format", None)
+    if type(its_format) is int and its_format > FORMAT:
         theirs = fields.get("trueloop", "?")
         raise NewerFormatError(
-            f"written by format {found} of trueloop {theirs}; this one ({__version__}) reads up to {FORMAT}; "
+            f"written by format {its_format} of trueloop {theirs}; this one ({__version__}) reads up to {FORMAT}; "
             f"install trueloop>={theirs}"
         )
     try:
-        if type(found) is not int or found != FORMAT:
-            raise ValueError(f"format {found!r}")
+        if type(its_format) is not int or its_format != FORMAT:
+            raise ValueError(f"format {its_format!r}")
         return _manifest(**fields)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{MANIFEST} is none of format {FORMAT}: {error}") from error
 
 
-_FOLDER = re.compile(r"step-([0-9]{8,18})(?:-([0-9]{1,9}))?")
+_STEP = re.compile(r"step-([0-9]{8,18})(?:-([0-9]{1,9}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -28,13 +28,18 @@ def modes_of(model: nn.Module) -> Modes:
     )
 
 
-def captured(model: nn.Module, given: Modes) -> dict[str, Any]:
-    """The modes now, and those that the run began with; not of the modules while the whole model is evaluated."""
-    now = modes_of(model)
+def captured(given: Modes, now: Modes) -> dict[str, Any]:
+    """Modes as a checkpoint holds them.
+
+    Args:
+        given: those that the user gave; a run wakes a model that rests, with all that is in it.
+        now: those that training goes on with. Where the whole model rests, nobody knows which of its modules would not:
+            none is captured.
+    """
     return {
-        "given": [list(names) for names in given],
+        "given": [list(given.frozen), [] if "" in given.resting else list(given.resting)],
         "frozen": list(now.frozen),
-        "resting": list(now.resting) if model.training else None,
+        "resting": None if "" in now.resting else list(now.resting),
     }
 
 
@@ -42,25 +47,39 @@ def put_back(model: nn.Module, saved: Mapping[str, Any]) -> list[str]:
     """Does again what the run did to weights and modules; what the user has set since, the run did not touch.
 
     Returns:
-        What was changed, a line each.
+        What the run had done, and what is not as it was in the run, a line each.
     """
-    frozen_then, resting_then = saved["given"]
-    changed = []
+    frozen_given, resting_given = saved["given"]
+    frozen, resting = saved["frozen"], saved["resting"]
+    if resting is None:
+        resting_given = resting = modes_of(model).resting
+    done = []
     for name, weight in model.named_parameters():
-        frozen = name in saved["frozen"]
-        if _moved(name, frozen_then, saved["frozen"]) and weight.requires_grad == frozen:
-            weight.requires_grad_(not frozen)
-            changed.append(f"{name} {'frozen' if frozen else 'thawed'}")
+        if _moved(name, frozen_given, frozen):
+            weight.requires_grad_(name not in frozen)
+            done.append(f"{name} {'frozen' if name in frozen else 'thawed'}")
     for name, module in model.named_modules():
-        if saved["resting"] is not None and _moved(name, resting_then, saved["resting"]):
-            rests = name in saved["resting"]
-            if module.training == rests:
-                module.training = not rests
-                changed.append(f"{name or 'the model'} in {'eval' if rests else 'train'} mode")
-    if not changed:
-        return []
-    return [f"as the run had done: {', '.join(changed[:3])}{f' … ({len(changed)} in all)' if len(changed) > 3 else ''}"]
+        if _moved(name, resting_given, resting):
+            module.training = name not in resting
+            done.append(f"{name} in {'eval' if name in resting else 'train'} mode")
+    now = modes_of(model)
+    return [
+        *_line("as the run had done", done),
+        *_line("frozen now, trained in the run", _without(now.frozen, frozen)),
+        *_line("trained now, frozen in the run", _without(frozen, now.frozen)),
+        *_line("in eval mode now, in train mode in the run", _without(now.resting, resting)),
+        *_line("in train mode now, in eval mode in the run", _without(resting, now.resting)),
+    ]
 
 
 def _moved(name: str, before: Collection[str], after: Collection[str]) -> bool:
     return (name in before) != (name in after)
+
+
+def _without(names: Collection[str], others: Collection[str]) -> list[str]:
+    return [name or "the model" for name in names if name not in others]
+
+
+def _line(what: str, names: list[str]) -> list[str]:
+    more = f" … ({len(names)} in all)" if len(names) > 3 else ""
+    return [f"{what}: {', '.join(names[:3])}{more}"] if names else []

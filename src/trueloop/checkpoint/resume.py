@@ -7,7 +7,8 @@ come last, before the first batch is fetched: ``loop.train`` calls ``Run.resumed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from trueloop.checkpoint.modes import Modes, captured, put_back
+from trueloop.checkpoint.modes import Modes, captured, modes_of, put_back
 from trueloop.checkpoint.rngs import state_of_rngs
 from trueloop.checkpoint.weights import fitting
-from trueloop.data.generators import states
-from trueloop.errors import ArgumentError, CheckpointError
+from trueloop.data.generators import generators_in, put, states
+from trueloop.errors import ArgumentError, CheckpointError, DataError
 from trueloop.step import laid_out_as
 
 FILES = {"model": "model.safetensors", "optimizer": "optimizer.safetensors", "state": "state.safetensors"}
@@ -57,6 +58,8 @@ class Parts:
     """What was frozen, and what was in eval mode, when the user gave the model."""
     rituals: Mapping[str, Stateful]
     place: Stateful
+    modes_to_come: Modes | None = None
+    """Those that the model gets back when it has been evaluated; None while it is not."""
     loss: nn.Module | None = None
     averaged: nn.Module | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -79,8 +82,12 @@ def capture(parts: Parts) -> dict[str, dict[str, Any]]:
             "given": {name: [dict(group) for group in groups] for name, groups in parts.given.items()},
             "rituals": {name: _without_functions(ritual.state_dict()) for name, ritual in parts.rituals.items()},
             "place": parts.place.state_dict(),
-            "buffers": dict(_passing_buffers(parts.model)),
-            "modes": captured(parts.model, parts.modes),
+            "buffers": {
+                "model": _passing_buffers(parts.model),
+                "loss": {} if parts.loss is None else _passing_buffers(parts.loss),
+                "averaged": {} if parts.averaged is None else _passing_buffers(parts.averaged),
+            },
+            "modes": captured(parts.modes, parts.modes_to_come or modes_of(parts.model)),
             "loss": None if parts.loss is None else dict(parts.loss.state_dict()),
             "averaged": None if parts.averaged is None else dict(parts.averaged.state_dict()),
             "metrics": {name: _state_of_metric(metric) for name, metric in parts.metrics.items()},
@@ -114,6 +121,8 @@ def restore(parts: Parts, trees: Mapping[str, Mapping[str, Any]], *, weights: bo
     state = trees["state"]
     if weights:
         restore_model(parts.model, trees)
+        if not parts.model.training:
+            parts.model.train()  # as at a run's beginning, and not after the modes that the run had set
     lines = differences(state["settings"], parts.settings)
     if any(ritual.get("scheduler") for ritual in state["rituals"].values()):
         old = ": the old one is used, as torch's scheduler keeps its settings"
@@ -126,10 +135,13 @@ def restore(parts: Parts, trees: Mapping[str, Mapping[str, Any]], *, weights: bo
         )
     for name, ritual in parts.rituals.items():
         ritual.load_state_dict(state["rituals"][name])
-    if parts.loss is not None and state["loss"]:
-        parts.loss.load_state_dict(state["loss"])
+    if parts.loss is not None:
+        if state["loss"]:
+            parts.loss.load_state_dict(state["loss"])
+        _put_passing_buffers(parts.loss, state["buffers"]["loss"])
     if parts.averaged is not None and state["averaged"] is not None:
         parts.averaged.load_state_dict(state["averaged"])
+        _put_passing_buffers(parts.averaged, state["buffers"]["averaged"])
     for name, metric in parts.metrics.items():
         if name in state["metrics"]:
             _load_metric(metric, state["metrics"][name])
@@ -161,12 +173,15 @@ def check(
     """Raises, before anything is changed, where a checkpoint is of another model or optimizer, or has more.
 
     Raises:
-        DataError: the model is of another architecture, with a table of the names that differ.
+        DataError: the model, or a loss with weights, is of another architecture, with a table of the names that differ.
         CheckpointError: an optimizer is another one, or the state of something kept has nobody to go to.
     """
     fitting(model, trees["model"])
     if loss is not None and trees["state"]["loss"]:
-        fitting(loss, trees["state"]["loss"])
+        try:
+            fitting(loss, trees["state"]["loss"])
+        except DataError as error:
+            raise DataError(f"the loss is not the one of the checkpoint: {error}") from None
     for name, optimizer in optimizers.items():
         _check_optimizer(name, optimizer, trees["optimizer"], trees["state"]["kinds"])
     for name in trees["state"]["keep"].keys() - keep.keys():
@@ -177,18 +192,13 @@ def check(
 
 
 def restore_model(model: nn.Module, trees: Mapping[str, Mapping[str, Any]]) -> None:
-    """Weights and buffers, also those that ``state_dict`` leaves out."""
+    """What a forward pass depends on: weights; buffers, also those that ``state_dict`` leaves out; its generators."""
     tensors, _ = fitting(model, trees["model"])
     others = {name: value for name, value in trees["model"].items() if not isinstance(value, Tensor)}
     model.load_state_dict({**others, **tensors}, strict=False)  # fitting has seen to it that all is there
-    buffers = dict(_passing_buffers(model))
-    for name, saved in trees["state"]["buffers"].items():
-        if name in buffers and buffers[name].shape == saved.shape:
-            with torch.no_grad():
-                buffers[name].copy_(saved)
-        elif name in buffers:  # one that grows in the run
-            owner, _, own = name.rpartition(".")
-            model.get_submodule(owner)._buffers[own] = saved.to(buffers[name].device)
+    _put_passing_buffers(model, trees["state"]["buffers"]["model"])
+    generators = generators_in(model, "model")
+    put(generators, {where: state for where, state in trees["state"]["generators"].items() if where in generators})
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -218,10 +228,24 @@ def check_kept(keep: Mapping[str, object]) -> None:
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _passing_buffers(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+def _passing_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Buffers that ``state_dict`` leaves out (``persistent=False``)."""
-    kept = model.state_dict(keep_vars=True).keys()
-    return ((name, buffer) for name, buffer in model.named_buffers() if name not in kept)
+    kept = module.state_dict(keep_vars=True).keys()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in kept}
+
+
+def _put_passing_buffers(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
+    owners = dict(module.named_modules())
+    for name, value in saved.items():
+        owner, _, own = name.rpartition(".")
+        buffers = owners[owner]._buffers if owner in owners else {}
+        now = buffers.get(own)
+        if now is not None and (now.shape, now.dtype) == (value.shape, value.dtype):
+            with torch.no_grad():
+                now.copy_(value)
+        elif own in buffers:  # one that grows in the run, or that its first batch makes
+            buffers[own] = value.to(device if now is None else now.device, copy=True)
 
 
 def _stateful(observers: Sequence[object]) -> list[tuple[str, Stateful]]:
@@ -267,7 +291,7 @@ def _check_optimizer(
     if kinds[name] != kind:
         raise CheckpointError(
             f"{called} is {kind}, and the checkpoint holds the state of {kinds[name]}; resume with {kinds[name]}, or "
-            "take the weights alone: checkpoint.weights.load_weights"
+            "take the weights alone: trueloop.checkpoint.weights.load_weights"
         )
     then = [len(group["params"]) for group in saved[name]["param_groups"]]
     now = [len(group["params"]) for group in optimizer.param_groups]

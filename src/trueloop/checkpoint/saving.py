@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,14 +20,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trueloop.checkpoint import store
+from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.copies import Copies
 from trueloop.checkpoint.disk import Disk
 from trueloop.checkpoint.encode import pack
-from trueloop.checkpoint.found import FOLDER
+from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.resume import FILES
-from trueloop.checkpoint.signals import Asked
-from trueloop.errors import ArgumentError, CheckpointError, Preempted
+from trueloop.checkpoint.signals import Asked, ending
+from trueloop.errors import ArgumentError, CheckpointError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded, Stop
 
 Events = Generator[Event, Stop | None, None]
@@ -141,6 +142,7 @@ class Saver:
         self._copies = fresh_copies()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, str, Future[Path]] | None = None
+        self._warned = False  # of what retention could not remove
         self._next_time = math.inf
         self._current = False  # whether the newest copy is of this very moment
         self._copied = -1  # the step of the newest copy
@@ -193,7 +195,12 @@ class Saver:
         return [*told, *self._told()]
 
     def close(self) -> None:
-        """Waits for the thread: nothing is written any more when this returns."""
+        """Waits for the thread: nothing is written any more when this returns or raises, and the lock may go."""
+        try:
+            self._told()  # not by joining the thread: a Ctrl-C in a join has it marked as ended (python/cpython#90882)
+        except KeyboardInterrupt:
+            self.close()
+            raise
         self._pool.shutdown()
 
     def _save(self, why: str, *, exact: str | None = None) -> list[Event]:
@@ -256,32 +263,41 @@ class Saver:
         if self._writing is None:
             return []
         step, why, writing = self._writing
-        self._writing = None
+        told: Event
         try:
-            return [Saved(step, writing.result(), why)]
+            told = Saved(step, writing.result(), why)  # a Ctrl-C meanwhile leaves it as one that is still written
         except CheckpointError as error:
-            failure = str(error)
+            told = SaveFailed(step, str(error))
         except Exception as error:  # whatever it is, it came from a thread, and must not end the run from there
-            failure = f"{type(error).__name__}: {error}"
-        self._current, self._copied = False, -1
-        return [SaveFailed(step, failure)]
+            told = SaveFailed(step, f"{type(error).__name__}: {error}")
+        self._writing = None
+        if isinstance(told, SaveFailed):
+            self._current, self._copied = False, -1
+        return [told]
 
     def _write(self, snapshot: store.Snapshot) -> Path:
         """In the thread: the checkpoint, and then what is not to be kept any more."""
         self._check_finite(snapshot.tensors.get(FILES["model"], {}))
         path = store.write(self.folder, snapshot, self._disk)
-        saving = self.saving
-        with contextlib.suppress(OSError, CheckpointError):  # it is tried again after the next one
-            store.retain(
-                self.folder,
-                keep_last=saving.keep_last,
-                keep_best=saving.keep_best if saving.best is not None else 0,
-                best=saving.best or "loss",
-                mode=saving.mode or "min",
-                keep_every=saving.keep_every,
-                disk=self._disk,
-            )
+        try:
+            self._retain()
+        except (OSError, CheckpointError) as error:  # it is tried again after the next one
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"the disk fills with old checkpoints: {error}", stacklevel=2)
         return path
+
+    def _retain(self) -> None:
+        saving = self.saving
+        retention.retain(
+            self.folder,
+            keep_last=saving.keep_last,
+            keep_best=saving.keep_best if saving.best is not None else 0,
+            best=saving.best or "loss",
+            mode=saving.mode or "min",
+            keep_every=saving.keep_every,
+            disk=self._disk,
+        )
 
     def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
         found = _not_finite(weights, self._weights)
@@ -344,7 +360,7 @@ def _saved(events: Events, saver: Saver) -> Events:
     told: deque[Event] = deque()
     stop: Stop | None = None
     error: BaseException | None = None  # to be thrown into the run, which stands whole
-    ended = False
+    at_once = False  # a second Ctrl-C came while a checkpoint was made: no other one is begun
     while True:
         own = bool(told)
         if own:
@@ -355,15 +371,8 @@ def _saved(events: Events, saver: Saver) -> Events:
             except StopIteration:
                 return
             if isinstance(event, RunEnded):
-                at_an_event = error is not None
-                error, ended = None, True
-                try:
-                    told.extend(saver.end(event, at_an_event=at_an_event))
-                except BaseException as raised:
-                    told.append(SaveFailed(event.step, f"{type(raised).__name__}: {raised}"))
-                    error = raised
-                told.append(event)
-                continue
+                yield from _ended(events, event, saver, at_an_event=error is not None and not at_once)
+                return
         try:
             reply = yield event
         except GeneratorExit:
@@ -377,17 +386,41 @@ def _saved(events: Events, saver: Saver) -> Events:
         stop = stop or reply
         if isinstance(event, SaveFailed) and saver.saving.on_failure == "stop" and error is None:
             error = CheckpointError(event.reason)
-        if own or ended:
+        if own:
             continue
         try:
             if facts := saver.after(event, stop):
                 told.extend(facts)
             if saver.asked.signal is not None:
-                error = _ending(saver.asked.signal)
+                error = ending(saver.asked.signal)
         except BaseException as raised:  # a state_dict that raises, a second Ctrl-C
+            error, at_once = raised, isinstance(raised, KeyboardInterrupt)
+
+
+def _ended(events: Events, event: RunEnded, saver: Saver, *, at_an_event: bool) -> Events:
+    """The last checkpoint, what has become of it, and the run's last event; then the run's error, if it has one."""
+    error: BaseException | None = None
+    told: list[Event]
+    try:
+        told = saver.end(event, at_an_event=at_an_event)
+    except KeyboardInterrupt as raised:  # what is being written is awaited by close(), and nobody is told
+        told, error = [], raised
+    except BaseException as raised:
+        told, error = [SaveFailed(event.step, f"{type(raised).__name__}: {raised}")], raised
+    last = told[-1] if told else None
+    must_be_saved = saver.saving.on_failure == "stop" and event.status not in ("failed", "interrupted")
+    if must_be_saved and isinstance(last, SaveFailed) and error is None:
+        error = CheckpointError(last.reason)
+    for fact in (*told, event):
+        try:
+            yield fact
+        except GeneratorExit:
+            events.close()
+            raise
+        except BaseException as raised:
             error = raised
-
-
-def _ending(signal: str) -> BaseException:
-    """What a signal does to a run that has just been saved."""
-    return KeyboardInterrupt() if signal == "SIGINT" else Preempted(f"preempted by {signal}")
+    with contextlib.suppress(StopIteration):
+        if error is None:
+            next(events)
+        else:
+            events.throw(error)

@@ -68,6 +68,16 @@ def listening(asked: Asked) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ending(name: str) -> KeyboardInterrupt | Preempted:
+    """What a signal ends a run with, once its state is saved.
+
+    Example:
+        >>> ending("SIGTERM"), ending("SIGINT")
+        (Preempted(75), KeyboardInterrupt())
+    """
+    return KeyboardInterrupt() if name == "SIGINT" else Preempted(f"preempted by {name}")
+
+
 def until_asked(batches: Iterator[Any], asked: Asked) -> Iterator[Any]:
     """An evaluation's batches; one that is asked for by a scheduler meanwhile is broken off, and made again later.
 
@@ -80,5 +90,5 @@ def until_asked(batches: Iterator[Any], asked: Asked) -> Iterator[Any]:
     for batch in batches:
         if asked.signal in ASKING:
             set_rngs_to(rngs)
-            raise Preempted(f"preempted by {asked.signal}")
+            raise ending(asked.signal)
         yield batch

@@ -1,4 +1,4 @@
-"""A run's checkpoints on the disk: written whole or not at all, verified before they are read, and few.
+"""A run's checkpoints on the disk: written whole or not at all, and verified before they are read.
 
 ``RUN/checkpoints/step-00000120/`` holds safetensors files for what has tensors, ``state.json`` for the rest, and
 ``manifest.json`` with size and sha256 of each file. It is written aside, synced file by file and as a folder, renamed,
@@ -9,43 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import re
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from safetensors import SafetensorError
 
 from trueloop.checkpoint import layout
 from trueloop.checkpoint.disk import DISK, Chunk, Disk
 from trueloop.checkpoint.layout import MANIFEST, STATE, Manifest
-from trueloop.checkpoint.lock import lock
 from trueloop.errors import ArgumentError, CheckpointError, NewerFormatError
 
 if TYPE_CHECKING:  # a list of checkpoints must not wait for torch
     from torch import Tensor
-
-__all__ = [
-    "Entry",
-    "Snapshot",
-    "Stored",
-    "damage",
-    "entries",
-    "lock",
-    "newest",
-    "read",
-    "retain",
-    "set_aside",
-    "sweep",
-    "write",
-]
 
 
 @dataclass(frozen=True)
@@ -146,17 +128,36 @@ def copy(path: Path, folder: Path, disk: Disk = DISK) -> Path:
         path: of the checkpoint, which was verified.
         folder: the other ``RUN/checkpoints``, in which there is none of this name.
         disk: what does the writing.
+
+    Raises:
+        CheckpointError: it could not be read or written. As far as the disk lets us, nothing is left of the copy.
+
+    Example:
+        >>> import tempfile
+        >>> runs = Path(tempfile.mkdtemp())
+        >>> path = write(runs / "a" / "checkpoints", Snapshot(120, 0, "asked", {}, None, {"seed": 7}, {}))
+        >>> read(copy(path, runs / "b" / "checkpoints")).tree
+        {'seed': 7}
     """
-    aside = folder / f"{layout.WRITING}{path.name}-{os.getpid()}"
+    aside, new = folder / f"{layout.WRITING}{path.name}-{os.getpid()}", folder / path.name
     with _ONE_AT_A_TIME:
-        _make(folder, disk)
-        disk.make_folder(aside)
-        for file in sorted(path.iterdir()):
-            disk.write(aside / file.name, [file.read_bytes()])
-        disk.sync_folder(aside)
-        disk.rename(aside, folder / path.name)
-        disk.sync_folder(folder)
-    return folder / path.name
+        try:
+            _make(folder, disk)
+            disk.make_folder(aside)
+            for name in (*_read_manifest(path).files, MANIFEST):
+                disk.write(aside / name, _pieces(path / name))
+            disk.sync_folder(aside)
+            disk.rename(aside, new)
+            disk.sync_folder(folder)
+        except BaseException as error:
+            with suppress(OSError, RuntimeError):
+                disk.remove(aside)
+                if new.exists():
+                    discard(new, disk)
+            if not isinstance(error, (OSError, RuntimeError)):
+                raise
+            raise CheckpointError(f"the checkpoint could not be copied: {cause(error)}", file=new) from error
+    return new
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -172,7 +173,7 @@ def _write(folder: Path, snapshot: Snapshot, disk: Disk) -> Path:
         _make(folder, disk)
         if aside.exists():
             disk.remove(aside)  # what is left of a save of ours that the disk did not even let us clean up
-        number = 1 + max((number for step, number, _ in _found(folder) if step == snapshot.step), default=0)
+        number = 1 + max((number for step, number, _ in _checkpoints_in(folder) if step == snapshot.step), default=0)
         path = at = folder / layout.folder_name(snapshot.step, number)
         disk.make_folder(aside)
         files = {}
@@ -190,13 +191,13 @@ def _write(folder: Path, snapshot: Snapshot, disk: Disk) -> Path:
         # A checkpoint whose name may not be on the disk does not count as saved, though it is whole.
         with suppress(OSError, RuntimeError):
             if renamed:
-                _discard(path, disk)
+                discard(path, disk)
             else:
                 disk.remove(aside)
         if not isinstance(error, (OSError, RuntimeError)):
             raise
         raise CheckpointError(
-            f"the checkpoint could not be saved: {_cause(error)}; free some space or mend the disk, those before it "
+            f"the checkpoint could not be saved: {cause(error)}; free some space or mend the disk, those before it "
             "are as they were",
             step=snapshot.step,
             file=at,
@@ -215,7 +216,7 @@ def entries(folder: Path) -> list[Entry]:
         >>> entries(Path(tempfile.mkdtemp()))
         []
     """
-    return [_entry(path, step, number) for step, number, path in _found(folder)]
+    return [_entry(path, step, number) for step, number, path in _checkpoints_in(folder)]
 
 
 def damage(path: Path) -> str | None:
@@ -235,6 +236,23 @@ def damage(path: Path) -> str | None:
         return str(error)
 
 
+def unlisted(path: Path) -> list[str]:
+    """Names of what lies in a checkpoint's folder and was not written with it: nobody reads or verifies it.
+
+    Args:
+        path: its folder; its manifest is whole.
+
+    Example:
+        >>> import tempfile
+        >>> path = write(Path(tempfile.mkdtemp()), Snapshot(120, 0, "asked", {}, None, {}, {}))
+        >>> (path / "notes.txt").touch()
+        >>> unlisted(path)
+        ['notes.txt']
+    """
+    known = {MANIFEST, *_read_manifest(path).files}
+    return [file.name for file in inside(path) if file.name not in known]
+
+
 def read(path: Path) -> Stored:
     """A checkpoint from the disk. Nothing of it is parsed before all of it was verified.
 
@@ -246,181 +264,102 @@ def read(path: Path) -> Stored:
 
     Raises:
         NewerFormatError: a newer trueloop wrote it.
-        CheckpointError: it is damaged; the message names the file and what is wrong with it.
+        CheckpointError: it is damaged; the message names the files and what is wrong with them.
     """
     try:
-        manifest = _read_manifest(path)
+        manifest, contents = _verified(path)
     except NewerFormatError as error:
         raise NewerFormatError(str(error), file=path) from error
     except CheckpointError as error:
         raise CheckpointError(
             f"the checkpoint is damaged: {error}; resume from the one before it", file=path
         ) from error
-    contents = {}
-    for name, expected in manifest.files.items():
-        data, problem = _verified(path / name, expected)
-        if problem:
-            raise CheckpointError(
-                f"the checkpoint is damaged: {problem}; resume from the one before it", step=manifest.step, file=path
-            )
-        contents[name] = data
-    try:
-        tree = json.loads(contents.pop(STATE))
-        # One after the other, so that no more than one file is in memory twice.
-        tensors = {name: _load(contents.pop(name)) for name in sorted(contents) if name.endswith(layout.TENSORS)}
-    except (ValueError, KeyError, AssertionError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint holds what no trueloop wrote: {error}", step=manifest.step, file=path
-        ) from error
-    step, number = layout.parse_folder_name(path.name) or (manifest.step, 1)
-    return Stored(_entry_of(path, step, number, manifest, None), tree, tensors)
+    return _parsed(path, manifest, contents)
 
 
-def newest(folder: Path, step: int | None = None) -> tuple[Path, list[str]]:
-    """The newest whole checkpoint.
+def newest(folder: Path, step: int | None = None) -> tuple[Stored, list[str]]:
+    """The newest whole checkpoint, read as ``read`` does it: each of its files once.
 
     Args:
         folder: ``RUN/checkpoints``.
         step: the newest of this step; None: of all.
 
     Returns:
-        Its folder, and a sentence for each damaged one that was passed over.
+        What it holds, and a sentence for each damaged one that was passed over.
 
     Raises:
         NewerFormatError: the newest that is not damaged was written by a newer trueloop; going back behind it
             unasked would lose what was learnt since.
         CheckpointError: there is none, none of this step, or none that is whole; it lists what there is.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> paths = [write(folder, Snapshot(step, 0, "asked", {}, None, {}, {})) for step in (100, 120)]
+        >>> (paths[1] / "state.json").unlink()
+        >>> stored, passed_over = newest(folder)
+        >>> stored.entry.step, passed_over
+        (100, ['step-00000120 is damaged and was passed over: state.json is missing'])
     """
-    found = _found(folder)
-    if not found:
+    there = _checkpoints_in(folder)
+    if not there:
         raise CheckpointError(
             "there are no checkpoints: expected folders step-…; name a run that saved some", file=folder
         )
-    wanted = [path for at, _, path in found if step is None or at == step]
+    wanted = [path for at, _, path in there if step is None or at == step]
     if not wanted:
-        steps = sorted({at for at, _, _ in found})
+        steps = sorted({at for at, _, _ in there})
         raise CheckpointError(f"there is no checkpoint of step {step}; choose among {_listed(steps)}", file=folder)
     passed_over: list[str] = []
     for path in reversed(wanted):
         try:
-            problem = _damage(path)
+            manifest, contents = _verified(path)
         except NewerFormatError as error:
             raise NewerFormatError(str(error), file=path) from error
-        if problem is None:
-            return path, passed_over
-        passed_over.append(f"{path.name} is damaged and was passed over: {problem}")
+        except CheckpointError as error:
+            passed_over.append(f"{path.name} is damaged and was passed over: {error}")
+        else:
+            return _parsed(path, manifest, contents), passed_over
     problems = "; ".join(passed_over).replace(" and was passed over", "")
     which = "" if step is None else f" of step {step}"
     raise CheckpointError(f"there is no whole checkpoint{which}: {problems}", file=folder)
 
 
-def retain(
-    folder: Path,
-    *,
-    keep_last: int,
-    keep_best: int = 0,
-    best: str = "loss",
-    mode: Literal["min", "max"] = "min",
-    keep_every: int | None = None,
-    disk: Disk = DISK,
-) -> list[Path]:
-    """Remove the checkpoints that nobody asked to keep. Call it when the newest is whole.
-
-    Of several of one step the newest counts, and the others go. Damaged ones do not count and are not removed: they
-    are evidence.
-
-    Args:
-        folder: ``RUN/checkpoints``.
-        keep_last: so many of the newest, at least 1.
-        keep_best: so many of the best by a metric; those that do not have it, or a NaN, are none.
-        best: the metric.
-        mode: ``min`` if less is better, else ``max``.
-        keep_every: those whose step it divides, for ever.
-        disk: what does the removing.
-
-    Returns:
-        The folders that were removed.
+def inside(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing, if there is no such folder.
 
     Raises:
-        CheckpointError: some could not be removed; the others were.
+        CheckpointError: it cannot be read.
 
     Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for step, loss in [(1, 0.2), (2, 0.9), (3, 0.8), (4, 0.7)]:
-        ...     _ = write(folder, Snapshot(step, 0, "every step", {"loss": loss}, None, {}, {}))
-        >>> [path.name for path in retain(folder, keep_last=1, keep_best=1)]
-        ['step-00000002', 'step-00000003']
+        >>> inside(Path("nowhere"))
+        []
     """
-    for name, value, least in (("keep_last", keep_last, 1), ("keep_best", keep_best, 0), ("keep_every", keep_every, 1)):
-        if value is not None and value < least:
-            raise ArgumentError(f"{name} must be at least {least}, got {name}={value}")
-    if mode not in ("min", "max"):
-        raise ArgumentError(f"mode must be 'min' or 'max', got mode={mode!r}")
-    whole = [entry for entry in entries(folder) if entry.problem is None]
-    by_step = {entry.step: entry for entry in whole}  # of one step the newest
-    metric = {step: entry.metrics.get(best, math.nan) for step, entry in by_step.items()}
-    sign = 1 if mode == "min" else -1
-    # Of equals the earliest is the best: the others did not better it.
-    ranked = sorted((step for step in by_step if not math.isnan(metric[step])), key=lambda step: sign * metric[step])
-    kept = {*list(by_step)[-keep_last:], *ranked[:keep_best]}
-    if keep_every is not None:
-        kept |= {step for step in by_step if step % keep_every == 0}
-    unwanted = [entry.path for entry in whole if entry.step not in kept or by_step[entry.step] is not entry]
-    return _each(unwanted, lambda path: _discard(path, disk))
-
-
-def sweep(folder: Path, disk: Disk = DISK) -> list[Path]:
-    """Remove what a killed process left behind of saves and removals. Only for who holds the run's lock.
-
-    Returns:
-        What was removed.
-
-    Raises:
-        CheckpointError: some could not be removed; the others were.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / ".writing-step-00000120-4711").mkdir()
-        >>> [path.name for path in sweep(folder)]
-        ['.writing-step-00000120-4711']
-    """
-    return _each([path for path in _inside(folder) if path.name.startswith((layout.WRITING, layout.GONE))], disk.remove)
-
-
-def set_aside(path: Path, word: str, disk: Disk = DISK) -> Path:
-    """Give a checkpoint a name by which it is none any more; nothing of it is lost.
-
-    Args:
-        path: its folder.
-        word: why, e.g. ``damaged`` or ``abandoned``.
-        disk: what does the renaming.
-
-    Returns:
-        Its new folder, ``{word}-step-…``.
-
-    Raises:
-        CheckpointError: it could not be renamed.
-
-    Example:
-        >>> import tempfile
-        >>> path = write(Path(tempfile.mkdtemp()), Snapshot(120, 0, "asked", {}, None, {}, {}))
-        >>> set_aside(path, "damaged").name
-        'damaged-step-00000120'
-    """
-    if not re.fullmatch(r"[a-z]+", word) or word == "step":
-        raise ArgumentError(f"expected one lower-case word that is not step, got {word!r}")
-    number, new = 1, path.with_name(f"{word}-{path.name}")
-    while os.path.lexists(new):
-        number += 1
-        new = path.with_name(f"{word}-{path.name}.{number}")
     try:
-        disk.rename(path, new)
-        disk.sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint could not be set aside: {_cause(error)}", file=path) from error
-    return new
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"the folder of checkpoints cannot be read: {cause(error)}", file=folder) from error
+
+
+def discard(path: Path, disk: Disk) -> None:
+    """Remove a checkpoint: first its name, so that a removal which is cut off leaves no half of one under it."""
+    gone = path.with_name(f"{layout.GONE}{path.name}-{os.getpid()}")
+    if os.path.lexists(gone):
+        disk.remove(gone)
+    disk.rename(path, gone)
+    disk.remove(gone)
+
+
+def cause(error: BaseException) -> str:
+    """Why an operation failed, in the system's words.
+
+    Example:
+        >>> cause(FileNotFoundError(2, "No such file or directory", "a"))
+        'No such file or directory'
+    """
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 _MOST_BYTES = 2**24  # of a manifest; a few hundred is what one has
@@ -461,45 +400,10 @@ def _make(folder: Path, disk: Disk) -> None:
         disk.sync_folder(at.parent)
 
 
-def _discard(path: Path, disk: Disk) -> None:
-    """First by its name, so that a removal which is cut off leaves no half of a checkpoint."""
-    gone = path.with_name(f"{layout.GONE}{path.name}-{os.getpid()}")
-    if os.path.lexists(gone):
-        disk.remove(gone)
-    disk.rename(path, gone)
-    disk.remove(gone)
-
-
-def _each(paths: Iterable[Path], remove: Callable[[Path], None]) -> list[Path]:
-    removed, failed = [], []
-    for path in paths:
-        try:
-            remove(path)
-            removed.append(path)
-        except (OSError, RuntimeError) as error:
-            failed.append((path, error))
-    if failed:
-        names = "; ".join(f"{path.name}: {_cause(error)}" for path, error in failed)
-        raise CheckpointError(
-            f"what is not needed any more could not be removed: {names}; remove it by hand, or mend the disk",
-            file=failed[0][0].parent,
-        ) from failed[0][1]
-    return removed
-
-
-def _found(folder: Path) -> list[tuple[int, int, Path]]:
+def _checkpoints_in(folder: Path) -> list[tuple[int, int, Path]]:
     """Step, number and folder of all that is called a checkpoint, oldest first."""
-    named = [(layout.parse_folder_name(path.name), path) for path in _inside(folder)]
+    named = [(layout.parse_folder_name(path.name), path) for path in inside(folder)]
     return sorted((*name, path) for name, path in named if name is not None)
-
-
-def _inside(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CheckpointError(f"the folder of checkpoints cannot be read: {_cause(error)}", file=folder) from error
 
 
 def _entry(path: Path, step: int, number: int) -> Entry:
@@ -547,7 +451,7 @@ def _read_manifest(path: Path) -> Manifest:
         with _opened(file) as opened:
             data = opened.read(_MOST_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{MANIFEST} cannot be read: {_cause(error)}") from error
+        raise CheckpointError(f"{MANIFEST} cannot be read: {cause(error)}") from error
     manifest = layout.parse(data)
     named = layout.parse_folder_name(path.name)
     if named and named[0] != manifest.step:
@@ -563,7 +467,7 @@ def _unlike_a_file(file: Path) -> str | None:
     except FileNotFoundError:
         return f"{file.name} is missing"
     except OSError as error:
-        return f"{file.name} cannot be read: {_cause(error)}"
+        return f"{file.name} cannot be read: {cause(error)}"
     return None if stat.S_ISREG(mode) else f"{file.name} is no plain file, but a {_kind(mode)}"
 
 
@@ -588,11 +492,29 @@ def _differs(file: Path, expected: layout.Written) -> str | None:
         for piece in _pieces(file):
             digest.update(piece)
     except OSError as error:
-        return f"{file.name} cannot be read: {_cause(error)}"
+        return f"{file.name} cannot be read: {cause(error)}"
     return _flipped(file, digest.hexdigest(), expected)
 
 
-def _verified(file: Path, expected: layout.Written) -> tuple[bytes, str | None]:
+def _verified(path: Path) -> tuple[Manifest, dict[str, bytes]]:
+    """A checkpoint's manifest, and the bytes of its files, which are those that were written.
+
+    Raises:
+        NewerFormatError: a newer trueloop wrote it.
+        CheckpointError: what is wrong with it, in words that go after a colon.
+    """
+    manifest = _read_manifest(path)
+    contents, problems = {}, []
+    for name, expected in manifest.files.items():
+        contents[name], problem = _read_file(path / name, expected)
+        if problem is not None:
+            problems.append(problem)
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    return manifest, contents
+
+
+def _read_file(file: Path, expected: layout.Written) -> tuple[bytes, str | None]:
     """A file's bytes, and what is wrong with them."""
     problem = _wrong_size(file, expected.size)
     if problem:
@@ -601,8 +523,21 @@ def _verified(file: Path, expected: layout.Written) -> tuple[bytes, str | None]:
         with _opened(file) as opened:
             data = opened.read()
     except OSError as error:
-        return b"", f"{file.name} cannot be read: {_cause(error)}"
+        return b"", f"{file.name} cannot be read: {cause(error)}"
     return data, _flipped(file, hashlib.sha256(data).hexdigest(), expected)
+
+
+def _parsed(path: Path, manifest: Manifest, contents: dict[str, bytes]) -> Stored:
+    try:
+        tree = json.loads(contents.pop(STATE))
+        # One after the other, so that no more than one file is in memory twice.
+        tensors = {name: _load(contents.pop(name)) for name in sorted(contents) if name.endswith(layout.TENSORS)}
+    except (ValueError, KeyError, AssertionError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint holds what no trueloop wrote: {error}", step=manifest.step, file=path
+        ) from error
+    step, number = layout.parse_folder_name(path.name) or (manifest.step, 1)
+    return Stored(_entry_of(path, step, number, manifest, None), tree, tensors)
 
 
 def _flipped(file: Path, sha256: str, expected: layout.Written) -> str | None:
@@ -626,10 +561,6 @@ def _load(data: bytes) -> Mapping[str, Tensor]:
     from safetensors.torch import load
 
     return load(data)
-
-
-def _cause(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _listed(steps: list[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from trueloop.checkpoint import store
 from trueloop.checkpoint.disk import DISK
 from trueloop.checkpoint.encode import unpack
 from trueloop.checkpoint.formats import Tensors, read_tensors
-from trueloop.checkpoint.layout import MANIFEST
+from trueloop.checkpoint.layout import FOLDER, MANIFEST, parse_folder_name, placed
 from trueloop.checkpoint.names import fit, table
 from trueloop.checkpoint.tensors import DTYPES
 from trueloop.errors import ArgumentError, CheckpointError, DataError
@@ -81,10 +82,10 @@ def load_weights(model: nn.Module, file: Path | str, *, strict: bool = True) -> 
     file = Path(file)
     tensors, read = _read(file)
     try:
-        found, decided = fitting(model, tensors, strict=strict)
+        own, decided = fitting(model, tensors, strict=strict)
     except DataError as error:
         raise DataError("\n".join([*read, str(error)]), file=file) from None
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(own, strict=False)
     return [*read, *decided]
 
 
@@ -117,25 +118,25 @@ def fitting(
         give the weights of this model
     """
     own = _own(model)
-    found = fit(own, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)})
-    lines = found.lines
-    fits = f"{len(found.tensors):,} of {len(own):,} names of the model"
-    if found.misfits and (strict or not found.tensors):
+    fits = fit(own, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)})
+    lines = fits.lines
+    count = f"{len(fits.tensors):,} of {len(own):,} names of the model"
+    if fits.misfits and (strict or not fits.tensors):
         what_to_do = "give the weights of this model"
         raise DataError(
             "\n".join(
                 [
-                    f"the weights are of another architecture, nothing was loaded: {fits} fit",
+                    f"the weights are of another architecture, nothing was loaded: {count} fit",
                     *lines,
-                    *table(found.misfits),
-                    f"{what_to_do}, or load what fits with strict=False" if found.tensors else what_to_do,
+                    *table(fits.misfits),
+                    f"{what_to_do}, or load what fits: {_WHAT_FITS}" if fits.tensors else what_to_do,
                 ]
             )
         )
-    if found.misfits:
-        lines = [*lines, f"loaded {fits}"]
-        lines += [f"not loaded, {misfit.what}: {misfit.name} {misfit.detail}" for misfit in found.misfits]
-    return found.tensors, lines
+    if fits.misfits:
+        lines = [*lines, f"loaded {count}"]
+        lines += [f"not loaded, {misfit.what}: {misfit.name} {misfit.detail}" for misfit in fits.misfits]
+    return fits.tensors, lines
 
 
 def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> dict[str, str]:
@@ -198,20 +199,24 @@ def weights_of(stored: store.Stored, *, average: bool = False) -> Tensors:
     return Tensors(tensors, [f"left out, for it is no tensor: {', '.join(others)}"] * bool(others))
 
 
+_WHAT_FITS = "trueloop.checkpoint.weights.load_weights(model, file, strict=False)"
+"""The one call that takes a part: neither ``fit`` nor ``Trainer.resume`` does, for a resumed run is the same run."""
+
+
 def _read(file: Path) -> Tensors:
     if not file.is_dir():
         if file.name == NAME and (file.parent / MANIFEST).is_file():  # a part of a checkpoint, which is verified whole
             return weights_of(store.read(file.parent))
         return read_tensors(file)
-    if (file / MANIFEST).is_file() or file.name.startswith("step-"):
+    if (file / MANIFEST).is_file() or parse_folder_name(placed(file).name):
         return weights_of(store.read(file))
     if (file / NAME).is_file():
         return Tensors(read_tensors(file / NAME).by_name, [f"the weights are those in {file / NAME}"])
-    checkpoints = file if file.name == "checkpoints" else file / "checkpoints"
+    checkpoints = file if placed(file).name == FOLDER and not (file / FOLDER).is_dir() else file / FOLDER
     if checkpoints.is_dir():
-        path, passed_over = store.newest(checkpoints)
-        tensors, lines = weights_of(store.read(path))
-        return Tensors(tensors, [*passed_over, f"the weights are those of {path}", *lines])
+        stored, passed_over = store.newest(checkpoints)
+        tensors, lines = weights_of(stored)
+        return Tensors(tensors, [*passed_over, f"the weights are those of {stored.entry.path}", *lines])
     inside = sorted(path.name for path in file.iterdir())
     raise DataError(
         f"expected a file of weights, or a folder with {NAME} or checkpoints, got a folder with "
@@ -254,7 +259,12 @@ def _aside(file: Path) -> Iterator[Path]:
     """A file to be written beside ``file``: synced, and put in its place, if all went well."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        aside.touch()
+        mode = (
+            aside.stat().st_mode
+        )  # what the umask gives to every other file; safetensors lets nobody else read its own
         yield aside
+        aside.chmod(stat.S_IMODE(mode))
         with aside.open("r+b") as written:
             os.fsync(written.fileno())
         aside.replace(file)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from trueloop.checkpoint.layout import FOLDER, placed
 from trueloop.errors import ArgumentError, RunFolderError
 
 if TYPE_CHECKING:
     from trueloop.checkpoint.store import Entry
-
-FOLDER = "checkpoints"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -90,7 +89,7 @@ def folder_of(run: Path) -> Path:
         raise RunFolderError(f"expected the folder of a run, got {str(run)!r}: there is none")
     if (run / FOLDER).is_dir():
         return run / FOLDER
-    if run.resolve().name == FOLDER:
+    if placed(run).name == FOLDER:
         return run
     raise RunFolderError(
         f"expected the folder of a run with checkpoints, got one without a folder {FOLDER!r}", file=run

@@ -42,18 +42,18 @@ def export(
     from trueloop.checkpoint.store import newest, read
     from trueloop.checkpoint.weights import NAME, weights_of
 
+    passed_over: list[str] = []
     if parse_folder_name(run.resolve().name):
-        path, passed_over = run.resolve(), list[str]()
+        stored = read(run.resolve())
     else:
         try:
-            path, passed_over = newest(folder_of(run), step)
+            stored, passed_over = newest(folder_of(run), step)
         except (CheckpointError, RunFolderError) as error:
             if (run / NAME).is_file():
                 error.add_note(f"the weights that the run ended with are in {run / NAME}")
             raise
     for line in passed_over:
         print(line)
-    stored = read(path)
     if step not in (None, stored.entry.step):
         raise ArgumentError(f"expected the folder of a run with --step {step}, got a checkpoint's", file=run)
     what = "averaged weights" if average else "weights"

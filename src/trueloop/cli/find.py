@@ -16,7 +16,7 @@ from trueloop.errors import ArgumentError, UnknownNameError
 BUNDLED = Path(__file__).parents[1] / "recipes"
 
 
-class Found(NamedTuple):
+class RecipeFunction(NamedTuple):
     """A recipe's function, and how to find it again."""
 
     name: str
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     function: Callable[..., Any]
 
 
-def find(reference: str) -> Found:
+def find(reference: str) -> RecipeFunction:
     """The recipe that a reference stands for.
 
     Args:
@@ -58,7 +58,7 @@ def find(reference: str) -> Found:
     if not callable(function):
         own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
         raise UnknownNameError(f"recipe in {place}:", name, [key for key in own if not key.startswith("_")])
-    return Found(name, reference, function)
+    return RecipeFunction(name, reference, function)
 
 
 def bundled() -> dict[str, str]:
@@ -83,11 +83,11 @@ def _summary(source: str, name: str) -> str | None:
     return None
 
 
-def _bundled(name: str) -> Found:
+def _bundled(name: str) -> RecipeFunction:
     known = bundled()
     if name not in known:
         raise UnknownNameError("recipe", name, known)
-    return Found(name, name, getattr(importlib.import_module(f"trueloop.recipes.{name}"), name))
+    return RecipeFunction(name, name, getattr(importlib.import_module(f"trueloop.recipes.{name}"), name))
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
-from trueloop.cli.find import Found, find
+from trueloop.cli.find import RecipeFunction, find
 from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def parse(
-    found: Found, arguments: Sequence[str], *, extra: Sequence[inspect.Parameter] = (), verb: str = "train"
+    found: RecipeFunction, arguments: Sequence[str], *, extra: Sequence[inspect.Parameter] = (), verb: str = "train"
 ) -> dict[str, Any]:
     """The recipe's arguments from flags; the defaults fill in the rest. Exits with 0 after ``--help``, 2 on an error.
 
@@ -27,25 +29,25 @@ def parse(
         verb: for the help.
 
     Raises:
-        ArgumentError: the recipe has a parameter that cannot be a flag.
+        ArgumentError: the recipe has a parameter that cannot be a flag; or an empty text is given for a path.
 
     Example:
         >>> def tiny(epochs: int = 3, lr: float = 0.1): ...
-        >>> parse(Found("tiny", "tiny.py:tiny", tiny), ["--epochs", "5"])
+        >>> parse(RecipeFunction("tiny", "tiny.py:tiny", tiny), ["--epochs", "5"])
         {'epochs': 5, 'lr': 0.1}
     """
     import tyro
 
     try:
-        given: dict[str, Any] = tyro.cli(
-            _collector(found.function, extra), prog=f"trueloop {verb} {found.name}", args=list(arguments)
-        )
+        collector = _collector(found.function, extra)
+        _check_paths(inspect.signature(collector).parameters.values(), arguments)
+        given: dict[str, Any] = tyro.cli(collector, prog=f"trueloop {verb} {found.name}", args=list(arguments))
     except tyro.UnsupportedTypeAnnotationError as error:
         raise ArgumentError(f"recipe {found.name!r} has a parameter that cannot be a flag: {error}") from error
     return given
 
 
-def describe(found: Found, flags: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+def describe(found: RecipeFunction, flags: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """What ``run.json`` keeps of a recipe, enough to call it again by ``again``.
 
     The values of plain types are kept beside the flags, so that a later change of a default changes no old run.
@@ -72,7 +74,7 @@ def again(described: Mapping[str, Any]) -> Recipe:
     return build(found, parse(found, described["flags"]) | kept)
 
 
-def build(found: Found, given: Mapping[str, Any]) -> Recipe:
+def build(found: RecipeFunction, given: Mapping[str, Any]) -> Recipe:
     """Calls the recipe's function.
 
     Raises:
@@ -87,6 +89,21 @@ def build(found: Found, given: Mapping[str, Any]) -> Recipe:
             "return trueloop.Recipe(trainer, train=…, val=…, epochs=…, batch_size=…)"
         )
     return recipe
+
+
+def _check_paths(parameters: Iterable[inspect.Parameter], arguments: Sequence[str]) -> None:
+    """An empty text is a path to Python: the working directory. It is rarely meant; a shell's variable is not set."""
+    paths = {f"--{parameter.name.replace('_', '-')}" for parameter in parameters if _is_path(parameter.annotation)}
+    for argument, following in pairwise([*arguments, "--"]):
+        flag, with_value, value = argument.partition("=")
+        if flag.replace("_", "-") in paths and not (value if with_value else following):
+            raise ArgumentError(
+                f"expected a path after {flag}, got an empty text; name one; is a shell's variable not set?"
+            )
+
+
+def _is_path(annotation: object) -> bool:
+    return annotation is Path or any(map(_is_path, get_args(annotation)))
 
 
 def _collector(function: Callable[..., Any], extra: Sequence[inspect.Parameter]) -> Callable[..., dict[str, Any]]:

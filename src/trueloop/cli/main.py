@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes the command line's.
 
     Returns:
-        The exit code: 0, 2 for what is wrong with the request, the data or the training, 130 for Ctrl-C.
+        The exit code: 0, 1 for a run of which nothing could be saved, 2 for what is wrong with the request, the data
+        or the training, 75 for a preempted run, 130 for Ctrl-C.
 
     Example:
         >>> main(["--version"])

@@ -48,7 +48,8 @@ def recipe_of(run: Path) -> Iterator[tuple[Recipe, dict[str, Any]]]:
     if settings.get("recipe") is None:
         raise ArgumentError(
             "the run was not made by `trueloop train`, so its recipe is not known; go on with it where it was made: "
-            "trainer.fit(…, resume=folder), and for its weights alone checkpoint.weights.load_weights(model, file)",
+            "trainer.fit(…, resume=folder), and for its weights alone "
+            "trueloop.checkpoint.weights.load_weights(model, file)",
             file=run,
         )
     made_in = Path(facts.get("folder", "."))

@@ -11,8 +11,7 @@ import tyro
 
 def run(arguments: Sequence[str]) -> int:
     """Goes on with a run that was stopped, to the end that it would have had."""
-    tyro.cli(resume, prog="trueloop resume", args=list(arguments))
-    return 0
+    return tyro.cli(resume, prog="trueloop resume", args=list(arguments))
 
 
 def resume(
@@ -20,7 +19,7 @@ def resume(
     step: Annotated[
         int | None, tyro.conf.arg(name="from", metavar="STEP", help_behavior_hint="(default: the newest whole one)")
     ] = None,
-) -> None:
+) -> int:
     """Goes on with a run from its newest whole checkpoint, as if it had never been stopped.
 
     Args:
@@ -28,10 +27,8 @@ def resume(
         step: the checkpoint to go on from, by its optimizer steps.
     """
     from trueloop.cli.reopen import recipe_of
-    from trueloop.cli.train import report, run_again
+    from trueloop.cli.train import run_again
 
     run = run.resolve()
     with recipe_of(run) as (recipe, settings):
-        run_again(recipe, run, settings, step)
-        report(recipe)
-    print(f"run: {run}")
+        return run_again(recipe, run, settings, step)

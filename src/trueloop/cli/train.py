@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from trueloop.cli.find import bundled, find
 from trueloop.errors import ArgumentError, Preempted
+from trueloop.events import Event, Saved, SaveFailed
 
 if TYPE_CHECKING:
     from trueloop.loop import Observer
@@ -35,32 +37,47 @@ def run(arguments: Sequence[str]) -> int:
     out = own.pop("out") or _free(Path("runs"), found.name)
     saving = {name: value for name, value in own.items() if value is not None}
     recipe = build(found, given)
-    run_once(recipe, out, {"recipe": describe(found, _without(flags, _OWN), given)}, saving)
-    report(recipe)
-    print(f"run: {out}")
-    return 0
+    return run_once(recipe, out, {"recipe": describe(found, _without(flags, _OWN), given)}, saving)
 
 
 def run_once(
     recipe: Recipe, out: Path, about: Mapping[str, Any], saving: Mapping[str, Any], resume: str | None = None
-) -> None:
-    """Trains a recipe in its folder; whatever ends it, the folder is printed, and how to go on."""
+) -> int:
+    """Trains a recipe in its folder; whatever ends it, the folder is printed, and how to go on.
+
+    Returns:
+        The exit code: 0, or 1 for a run of which no checkpoint could be saved.
+    """
     from trueloop.checkpoint.saving import Saving
 
     how: dict[str, Any] = {"saving": Saving(**saving)} if saving else {}
+    saves: list[Saved | SaveFailed] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, (Saved, SaveFailed)):
+            saves.append(event)
+
     try:
-        recipe.fit(out=out, about=about, observers=_tensorboard(out), resume=resume, **how)
+        recipe.fit(out=out, about=about, observers=[*_tensorboard(out), note], resume=resume, **how)
     except (KeyboardInterrupt, Preempted):
         print(f"run: {out}\nto go on: trueloop resume {out}")
         raise
+    report(recipe)
+    print(f"run: {out}")
+    failed = [event for event in saves if isinstance(event, SaveFailed)]
+    if not failed or len(failed) < len(saves):
+        return 0
+    last = failed[-1]
+    print(f"error: no checkpoint could be saved; the last one, of step {last.step:,}: {last.reason}", file=sys.stderr)
+    return 1
 
 
-def run_again(recipe: Recipe, run: Path, settings: Mapping[str, Any], step: int | None) -> None:
+def run_again(recipe: Recipe, run: Path, settings: Mapping[str, Any], step: int | None) -> int:
     """The same for a run that goes on, from ``step`` or from its newest whole checkpoint."""
     about, saving = {"recipe": settings["recipe"]}, settings.get("saving", {})
     if step is not None:
         recipe.trainer.resume(run, step=step)
-    run_once(recipe, run, about, saving, resume="auto" if step is None else None)
+    return run_once(recipe, run, about, saving, resume="auto" if step is None else None)
 
 
 _OWN: dict[str, tuple[Any, str, str]] = {

@@ -23,13 +23,14 @@ def run(arguments: Sequence[str]) -> int:
 def verify(run: Annotated[Path, tyro.conf.Positional]) -> int:
     """Checks every byte of a run's checkpoints against the hashes that were taken when they were written.
 
-    The exit code is 0 if all of them are whole, and 1 if one is damaged.
+    The exit code is 0 if all of them are whole, and 1 if one is damaged. Files that were not written with a checkpoint
+    are named; they are not read, and change nothing.
 
     Args:
         run: the run's folder, or that of one checkpoint.
     """
     from trueloop.checkpoint.layout import MANIFEST, parse_folder_name
-    from trueloop.checkpoint.store import damage, entries
+    from trueloop.checkpoint.store import damage, entries, unlisted
 
     if parse_folder_name(run.resolve().name) or (run / MANIFEST).exists():
         folder, paths = run.resolve().parent, [run.resolve()]
@@ -42,8 +43,14 @@ def verify(run: Annotated[Path, tyro.conf.Positional]) -> int:
     for path in paths:
         problem = damage(path)
         bad += problem is not None
-        whole = f"whole, {size(sum(file.stat().st_size for file in path.iterdir()))}" if problem is None else ""
-        print(f"{path.name}  {whole or f'DAMAGED: {problem}'}")
+        if problem is not None:
+            print(f"{path.name}  DAMAGED: {problem}")
+            continue
+        strangers = unlisted(path)
+        own = [file for file in path.iterdir() if file.name not in strangers]
+        print(f"{path.name}  whole, {size(sum(file.stat().st_size for file in own))}")
+        if strangers:
+            print(f"{path.name}  warning: also in its folder, and not known to {MANIFEST}: {', '.join(strangers)}")
     checkpoints = "1 checkpoint" if len(paths) == 1 else f"{len(paths)} checkpoints"
     print(f"{checkpoints} in {folder}: {f'{bad} damaged' if bad else 'every byte is as it was written'}")
     return DAMAGED if bad else 0

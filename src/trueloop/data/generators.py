@@ -1,45 +1,47 @@
-"""Random generators that the user's data keeps for itself: found, read, and put back.
+"""Random generators that the user's objects keep for themselves: found, read, and put back.
 
-A sampler's ``generator``, the ``rng`` of a dataset or of one of its transforms: no global state tells of them, and a
-resumed run that does not put them back draws other numbers. Nothing of the user's is called in looking for them.
+A sampler's ``generator``, the ``rng`` of a dataset, of one of its transforms, of a layer: no global state tells of
+them, and a resumed run that does not put them back draws other numbers. Nothing of the user's is called in looking for
+them.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 KINDS = (torch.Generator, random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
 
 _DEEPEST = 8
+"""Steps from the root, or from the last module on the way: models are nested deeper than anything else."""
 _WIDEST = 100
 """Entries of one container that are looked at: a list of a million samples is no place for a generator."""
 _MOST = 10_000
 """Objects that are looked at, the nearest first."""
 
 
-def found(root: Any, name: str = "") -> dict[str, Any]:
+def generators_in(root: Any, name: str = "") -> dict[str, Any]:
     """The generators that ``root`` holds, by where: in attributes, containers, closures, the methods of its class.
 
-    The global ones do not count, wherever they are held: they are not the data's own.
+    The global ones do not count, wherever they are held: they are not its own.
 
     Args:
-        root: a loader or a dataset.
+        root: a loader, a dataset, a model, a function.
         name: what to call it in the names.
 
     Example:
         >>> class Noisy:
         ...     def __init__(self): self.transforms = [{"rng": random.Random(0)}, torch.Generator()]
-        >>> list(found(Noisy(), "dataset"))
+        >>> list(generators_in(Noisy(), "dataset"))
         ['dataset.transforms[1]', "dataset.transforms[0]['rng']"]
     """
     generators: dict[str, Any] = {}
@@ -49,12 +51,15 @@ def found(root: Any, name: str = "") -> dict[str, Any]:
         path, value, depth = queue.popleft()
         if value is None or isinstance(value, _PLAIN) or id(value) in seen:
             continue
+        if type(value) in _CONTAINERS and not value:  # a module has a dozen such, which would count among _MOST
+            continue
         seen[id(value)] = value
         if isinstance(value, KINDS):
             if not isinstance(value, random.SystemRandom):  # it has no state
                 generators[path] = value
         elif depth < _DEEPEST:
-            queue.extend((path + step if path else step.lstrip("."), inner, depth + 1) for step, inner in _held(value))
+            inside = 1 if isinstance(value, nn.Module) else depth + 1
+            queue.extend((path + step if path else step.lstrip("."), inner, inside) for step, inner in _held(value))
     return generators
 
 
@@ -92,6 +97,7 @@ def put(generators: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
 
 
 _PLAIN = (str, bytes, int, float, complex, Tensor, np.ndarray, type, ModuleType, range)
+_CONTAINERS = (dict, OrderedDict, list, tuple, set)
 
 
 def _global() -> Iterable[Any]:
@@ -101,9 +107,12 @@ def _global() -> Iterable[Any]:
 
 def _held(value: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds, and the step from it to there."""
+    if isinstance(value, nn.Module):  # all of its children, however many
+        children = object.__getattribute__(value, "__dict__").get("_modules", {})
+        yield from ((f"._modules[{name!r}]", child) for name, child in children.items())
     if isinstance(value, Mapping):
         if isinstance(value, dict):  # another one's items may be files to read
-            yield from ((f"[{key!r}]", item) for key, item in islice(value.items(), _WIDEST))
+            yield from ((_at(key, n), item) for n, (key, item) in enumerate(islice(value.items(), _WIDEST)))
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
         yield from ((f"[{index}]", item) for index, item in enumerate(islice(value, _WIDEST)))
     elif isinstance(value, partial):
@@ -120,6 +129,11 @@ def _held(value: Any) -> Iterator[tuple[str, Any]]:
                     yield f".{name}", member
                 elif isinstance(member, FunctionType):  # what it closes over, and the ``rng`` of its module
                     yield from _held_by_function(member)
+
+
+def _at(key: Any, number: int) -> str:
+    """The step to a dict's item; by its number where the key's text may be long, or another in each process."""
+    return f"[{key!r}]" if isinstance(key, (str, bytes, int, float)) else f"[item {number}]"
 
 
 _NOT_THE_USERS = ("builtins", "torch", "torchdata", "torchvision", "numpy", "typing", "collections", "abc", "functools")
@@ -152,10 +166,20 @@ def _held_by_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
             continue
     for index, default in enumerate(function.__defaults__ or ()):
         yield f"{inside}default {index}", default
-    for name in code.co_names:
+    for name in _names(code):
         known = function.__globals__.get(name)
-        if isinstance(known, KINDS):
+        is_beside = isinstance(known, FunctionType) and known.__globals__ is function.__globals__  # of the same file
+        if isinstance(known, KINDS) or is_beside:
             yield inside + name, known
+
+
+def _names(code: CodeType) -> dict[str, None]:
+    """The global names that a function reads, also in the comprehensions and functions inside it, in their order."""
+    names = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names(constant)
+    return names
 
 
 def _state(generator: Any) -> Any:

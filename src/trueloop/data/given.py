@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
 
-from trueloop.data.generators import found, put, states
+from trueloop.data.generators import generators_in, put, states
 from trueloop.data.randomness import get_rngs, kept_rngs, put_rngs
 from trueloop.data.replay import (
     from_index,
@@ -102,7 +102,7 @@ class LoaderFeed:
             "warm": _is_warm(self._loader),
             "over": self._over,
             "begun": self._begun,
-            "generators": states(found(self._loader)),
+            "generators": states(generators_in(self._loader)),
             "samplers": _states(samplers(self._loader)),
         }
         if is_stateful(self._loader) and self._begun is not None:  # before the first epoch, asking would begin it
@@ -115,7 +115,7 @@ class LoaderFeed:
         if not state:
             return
         self._loaded, self._doubtful = state, True
-        missing = put(found(self._loader), state["generators"])
+        missing = put(generators_in(self._loader), state["generators"])
         _load(samplers(self._loader), state["samplers"])
         if missing:
             self.inexact = f"the checkpoint has the state of a random generator that is not there: {', '.join(missing)}"
@@ -129,11 +129,11 @@ class LoaderFeed:
         if not self._doubtful:
             yield from self._until_over(self._begin(number, warm))
             return
-        rngs, generators = get_rngs(), states(found(self._loader))
+        rngs, generators = get_rngs(), states(generators_in(self._loader))
         yield from self._until_over(self._begin(number, warm))
         if self._doubtful:  # not one batch: a sampler or loader, saved at its end, has gone on from there
             put_rngs(rngs)
-            put(found(self._loader), generators)
+            put(generators_in(self._loader), generators)
             yield from self._until_over(self._begin(number, warm))
 
     def _resumed(
@@ -149,7 +149,7 @@ class LoaderFeed:
         if loaded and "loader" in loaded:
             with kept_rngs():
                 _put_to_place(self._loader, loaded)
-                put(found(self._loader), loaded["generators"])  # torchdata draws an order that it does not need
+                put(generators_in(self._loader), loaded["generators"])  # torchdata draws an order that it does not need
         yield None
         yield from self._batches(number, warm=bool(loaded and loaded["warm"]))
 
@@ -159,7 +159,7 @@ class LoaderFeed:
         """The epoch from ``start`` on, begun as it was begun then; the generators where they were at the save."""
         if begun is not None:
             put_rngs(begun["rngs"])
-            put(found(self._loader), begun["generators"])
+            put(generators_in(self._loader), begun["generators"])
             _load(samplers(self._loader), begun["samplers"])
         warm = bool(begun and begun["warm"])
         batches = self._begin(number, warm, loaded)
@@ -170,11 +170,13 @@ class LoaderFeed:
             if passed < start and begun is not None and begun["samplers"]:
                 # A sampler whose state is its place, and the place was the end of the epoch before.
                 put_rngs(begun["rngs"])
-                put(found(self._loader), begun["generators"])
+                put(generators_in(self._loader), begun["generators"])
                 batches = self._begin(number, warm)
                 skipped(batches, self._loader, start)
         if loaded is not None and loaded["workers"] == workers_of(self._loader) == 0:
-            put(found(self._loader), loaded["generators"])  # with workers, the replay has moved them, and rightly
+            put(
+                generators_in(self._loader), loaded["generators"]
+            )  # with workers, the replay has moved them, and rightly
         return batches
 
     def _begin(self, number: int, warm: bool, loaded: Mapping[str, Any] | None = None) -> Iterator[Any]:
@@ -191,7 +193,7 @@ class LoaderFeed:
             "number": number,
             "warm": warm or not cold,
             "rngs": get_rngs(),
-            "generators": states(found(self._loader)),
+            "generators": states(generators_in(self._loader)),
             "samplers": _states(samplers(self._loader)),
         }
         _set_epoch(self._loader, number)

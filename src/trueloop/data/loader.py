@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset, default_collate
 
 from trueloop.data.cursor import derive, order
-from trueloop.data.generators import found, put, states
+from trueloop.data.generators import generators_in, put, states
 from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
 from trueloop.data.randomness import set_rngs
 from trueloop.errors import DataError
@@ -86,12 +86,12 @@ class WorkerFeed:
 
     def state(self) -> dict[str, Any]:
         """The states of the generators that the dataset keeps for itself; the rest is a function of (seed, epoch)."""
-        generators = states(found(self._dataset, "dataset"))
+        generators = states(generators_in(self._dataset, "dataset"))
         return {"generators": generators} if generators else {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts the dataset's own generators where they were."""
-        if missing := put(found(self._dataset, "dataset"), state.get("generators", {})):
+        if missing := put(generators_in(self._dataset, "dataset"), state.get("generators", {})):
             self.inexact = f"the checkpoint has the state of a random generator that is not there: {', '.join(missing)}"
 
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
@@ -110,7 +110,7 @@ class WorkerFeed:
 
 
 def _why_inexact(dataset: Any) -> str | None:
-    own = ", ".join(found(dataset, "dataset"))
+    own = ", ".join(generators_in(dataset, "dataset"))
     if not own:
         return None
     return (

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
-from trueloop.data.generators import found
+from trueloop.data.generators import generators_in
 
 
 def is_stateful(part: object) -> bool:
@@ -177,7 +177,7 @@ def _why_of_this_process(loader: DataLoader[Any]) -> str | None:
 
 def _why_of_samplers(loader: DataLoader[Any]) -> str | None:
     for sampler in samplers(loader).values():
-        if not is_stateful(sampler) and not found(sampler):
+        if not is_stateful(sampler) and not generators_in(sampler):
             return (
                 f"your sampler {type(sampler).__name__} has no state_dict: its order is drawn again from the random "
                 "numbers of the epoch's start, and what it keeps beside them is lost"

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, default_collate
 
 from trueloop.data.cursor import derive
-from trueloop.data.generators import found, put, states
+from trueloop.data.generators import generators_in, put, states
 from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
 from trueloop.data.randomness import set_rngs
 from trueloop.errors import DataError
@@ -79,7 +79,7 @@ class StreamFeed:
         self.close()
         begun, self._loaded = self._loaded.get("begun"), {}
         if start > 0 and begun is not None and begun["number"] == number:
-            put(found(self._dataset, "dataset"), begun["generators"])
+            put(generators_in(self._dataset, "dataset"), begun["generators"])
         self._running = self._batches(number, start)
         return self._running
 
@@ -92,18 +92,18 @@ class StreamFeed:
         """The states of the generators that the dataset keeps for itself, now and when the epoch began."""
         if self._loaded:
             return dict(self._loaded)
-        generators = states(found(self._dataset, "dataset"))
+        generators = states(generators_in(self._dataset, "dataset"))
         return {"begun": self._begun, "generators": generators} if generators else {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts the dataset's own generators where they were."""
         self.close()
         self._loaded = state
-        if missing := put(found(self._dataset, "dataset"), state.get("generators", {})):
+        if missing := put(generators_in(self._dataset, "dataset"), state.get("generators", {})):
             self.inexact = f"the checkpoint has the state of a random generator that is not there: {', '.join(missing)}"
 
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
-        self._begun = {"number": epoch, "generators": states(found(self._dataset, "dataset"))}
+        self._begun = {"number": epoch, "generators": states(generators_in(self._dataset, "dataset"))}
         if hasattr(self._dataset, "set_epoch"):
             self._dataset.set_epoch(epoch)
         notes = Notes(1)

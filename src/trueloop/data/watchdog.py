@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -98,9 +99,13 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's iterator; persistent workers that died since the last epoch are told of here."""
     kept, own = loader._iterator, loader.worker_init_fn
     loader.worker_init_fn = _Loyal(own)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _CAN_WAIT else None  # workers inherit it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _HAS_MASKS else None  # until they are loyal
+    others = active_children()
     try:
-        return iter(loader)
+        iterator = iter(loader)
+        for worker in set(active_children()) - set(others):
+            _killed_not_terminated(worker)
+        return iterator
     except RuntimeError as error:
         loader._iterator = None  # the next epoch must not meet the dead
         if not isinstance(kept, _MultiProcessingDataLoaderIter) or "exited unexpectedly" not in str(error):
@@ -119,14 +124,14 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on macOS or Windows
+_HAS_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
 
 
 class _Loyal:
-    """What a worker does first: it no longer ends at a SIGTERM, unless its parent sends it.
+    """What a worker does first: it no longer ends at a SIGTERM, and ends when its parent does.
 
     A scheduler sends SIGTERM to all processes of a job. Workers that ended at it would break off the step at whose end
-    the run is to be saved; they end when their parent does.
+    the run is to be saved. (A parent that wants one of them to end kills it.)
 
     Args:
         then: the user's own ``worker_init_fn``.
@@ -136,17 +141,20 @@ class _Loyal:
         self._then = then
 
     def __call__(self, worker: int) -> None:
-        if _CAN_WAIT:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_end_with_the_parent, name="SIGTERM", daemon=True).start()
+        if _HAS_MASKS:
+            # A handler, since what the worker starts (ffmpeg, say) would inherit SIG_IGN, or a mask, and never end.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+            signal.siginterrupt(signal.SIGTERM, False)  # libraries that read a file need not know of it
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with, args=(os.getppid(),), name="end with the parent", daemon=True).start()
         if self._then is not None:
             self._then(worker)
 
 
-def _end_with_the_parent() -> None:
-    parent = os.getppid()
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent == os.getppid():
-        pass  # from somebody else, and the parent lives
+def _end_with(parent: int) -> None:
+    """Also in the middle of a sample; torch's own look at the parent comes after it."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
     os._exit(0)
 
 
@@ -262,6 +270,12 @@ def _take_over(iterator: _MultiProcessingDataLoaderIter) -> None:
     if iterator._worker_pids_set:
         torch._C._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
+
+
+def _killed_not_terminated(worker: BaseProcess) -> None:
+    """Torch and multiprocessing ``terminate`` those that do not go, and wait for them; ours let a SIGTERM pass."""
+    running = worker._popen  # type: ignore[attr-defined]
+    running.terminate = running.kill
 
 
 @contextmanager

@@ -76,9 +76,9 @@ class Jsonl:
                 self._write(_line(event, self._clock()))
 
     def state_dict(self) -> dict[str, int]:
-        """How long the record is; what is pending is written first."""
+        """How long the record is, with what a full disk has not taken yet; what is pending is written first."""
         self._write("")
-        return {"bytes": self.path.stat().st_size if self.path.exists() else 0}
+        return {"bytes": (self.path.stat().st_size if self.path.exists() else 0) + len(self._unwritten)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Cuts the record back to where it was: the steps after that come again.

@@ -8,9 +8,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from trueloop.errors import RunFolderError
 from trueloop.events import EvalEnded, Event, RunEnded, RunStarted
 
 _NAME = "run.json"
+_RECORD = (_NAME, "events.jsonl")
+_WEIGHTS = "model.safetensors"
 
 
 def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
@@ -33,7 +36,8 @@ def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
         ``folder`` (the working directory), ``git`` (commit, dirty), ``threads`` and ``started`` (ISO 8601, UTC).
 
     Raises:
-        RunFolderError: the folder holds another run, is a file, or cannot be written.
+        RunFolderError: the folder holds another run, or weights that this one would replace; it is one that the working
+            directory lies in, is a file, or cannot be written.
 
     Example:
         >>> import tempfile
@@ -45,6 +49,12 @@ def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
         trueloop.errors.RunFolderError: the folder holds another run; choose another or delete it
     """
     out = Path(out)
+    if out.resolve() in Path.cwd().parents:  # "..", a slip of the hand: whatever else is in there is not the run's
+        raise RunFolderError(
+            f"expected a folder for the run, got one that the working directory lies in, {str(out)!r}; name one of its "
+            "own, for example runs/first",
+            file=out.resolve(),
+        )
     facts = {
         "status": "running",
         "settings": dict(settings),
@@ -62,6 +72,11 @@ def claim(out: Path | str, settings: Mapping[str, object]) -> Path:
     except FileExistsError as error:
         if not out.is_dir():
             raise RunFolderError("expected a folder for the run, got a file; choose another name", file=out) from error
+        if not _any_of(_RECORD, out):
+            raise RunFolderError(
+                f"the folder holds a {_WEIGHTS}, which this run would replace at its end; choose another folder",
+                file=out,
+            ) from error
         raise RunFolderError(
             "the folder holds another run; choose another folder for this one, or go on with that one: trueloop resume "
             f"{out}, or fit(…, resume='auto')",
@@ -91,10 +106,23 @@ def claim_again(out: Path, settings: Mapping[str, object], step: int) -> None:
 
 
 def start_over(out: Path) -> None:
-    """Clears the way for a run whose folder holds no checkpoint: what it had written is kept as ``abandoned-…``."""
-    for name in (_NAME, "events.jsonl"):
+    """Clears the way for a run whose folder holds no checkpoint: what it had written is kept.
+
+    As ``abandoned-run.json`` and so on; what a second one had written as ``abandoned-run.json.2``.
+
+    Example:
+        >>> import tempfile
+        >>> out = claim(tempfile.mkdtemp(), {})
+        >>> start_over(out); start_over(claim(out, {}))
+        >>> sorted(file.name for file in out.iterdir())
+        ['abandoned-run.json', 'abandoned-run.json.2']
+    """
+    written = (*_RECORD, _WEIGHTS)
+    endings = (f".{number}" if number > 1 else "" for number in count(1))
+    free = next(ending for ending in endings if not _any_of([f"abandoned-{name}{ending}" for name in written], out))
+    for name in written:
         if (out / name).exists():
-            (out / name).replace(out / f"abandoned-{name}")
+            (out / name).rename(out / f"abandoned-{name}{free}")
 
 
 def note(out: Path | str, facts: Mapping[str, object]) -> None:
@@ -188,7 +216,7 @@ class RunRecord:
 def _write(out: Path, facts: Mapping[str, object], *, new: bool) -> None:
     """Written aside and put in place whole; a ``new`` one never replaces what is there, also if two try at once."""
     path, aside = out / _NAME, out / f".{_NAME}.{os.getpid()}"
-    if new and (path.exists() or (out / "events.jsonl").exists()):
+    if new and _any_of((*_RECORD, _WEIGHTS), out):
         raise FileExistsError(str(path))
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -202,6 +230,10 @@ def _write(out: Path, facts: Mapping[str, object], *, new: bool) -> None:
             aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _any_of(names: Iterable[str], out: Path) -> bool:
+    return any((out / name).exists() for name in names)
 
 
 def _link(aside: Path, path: Path) -> None:

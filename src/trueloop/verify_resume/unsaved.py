@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trueloop.data.arrays import is_arrays
-from trueloop.data.generators import KINDS, found, states
+from trueloop.data.generators import KINDS, generators_in, states
 from trueloop.data.replay import samplers
 from trueloop.verify_resume.record import Entries, bits, entries, short
 
@@ -49,7 +49,7 @@ def unsaved(roots: Mapping[str, Any]) -> Entries:
             seen[id(value)] = value
             queue.extend((path + step, inner, depth + 1) for step, inner in _held(value))
     for name, root in roots.items():
-        held |= _of_generators(found(root, name))
+        held |= _of_generators(generators_in(root, name))
     return held
 
 

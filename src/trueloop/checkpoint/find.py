@@ -1,4 +1,4 @@
-"""A checkpoint, found and read: the newest whole one of a run, with what was passed over."""
+"""What a run goes on from: its newest whole checkpoint, found and read, with what was passed over."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueloop.checkpoint import store
+from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.encode import unpack
-from trueloop.checkpoint.layout import parse_folder_name
+from trueloop.checkpoint.layout import FOLDER, parse_folder_name, placed
 from trueloop.checkpoint.resume import FILES
 from trueloop.errors import CheckpointError
 
-FOLDER = "checkpoints"
-"""In the run's folder."""
-
 
 @dataclass(frozen=True)
-class Found:
-    """What a run is gone on from."""
+class Origin:
+    """What a run goes on from."""
 
     entry: store.Entry
     run: Path
@@ -34,8 +31,8 @@ class Found:
         return self.trees["state"]
 
 
-def find(folder: Path | str, step: int | None = None) -> Found:
-    """The newest whole checkpoint.
+def find(folder: Path | str, step: int | None = None) -> Origin:
+    """The newest whole checkpoint; each of its files is read once.
 
     Args:
         folder: of the run; or a checkpoint's own, which is then the one that is taken.
@@ -44,18 +41,19 @@ def find(folder: Path | str, step: int | None = None) -> Found:
     Raises:
         CheckpointError: there is none, or none that is whole.
     """
-    folder = Path(folder).absolute()
+    folder = placed(Path(folder))
     passed: list[str] = []
-    path = folder
-    if step is not None or not is_checkpoint(folder):
+    if step is None and is_checkpoint(folder):
+        stored = store.read(folder)
+    else:
         of_checkpoints = folder.name == FOLDER and not (folder / FOLDER).is_dir()
-        path, passed = store.newest(folder if of_checkpoints else folder / FOLDER, step)
-    stored = store.read(path)
+        stored, passed = store.newest(folder if of_checkpoints else folder / FOLDER, step)
+    path = stored.entry.path
     tensors = {name: stored.tensors.get(file, {}) for name, file in FILES.items()}
     if stored.tree.keys() != FILES.keys():
         raise CheckpointError(f"expected a checkpoint with {', '.join(FILES)}, got {', '.join(stored.tree)}", file=path)
     trees = {name: unpack(stored.tree[name], tensors[name]) for name in FILES}
-    return Found(stored.entry, path.parent.parent, trees, passed)
+    return Origin(stored.entry, path.parent.parent, trees, passed)
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -68,15 +66,15 @@ def has_checkpoints(run: Path) -> bool:
     return bool(store.entries(run / FOLDER))
 
 
-def leave_behind(found: Found) -> list[str]:
+def leave_behind(origin: Origin) -> list[str]:
     """Sets aside what is newer than the checkpoint that a run goes on from: its steps will come again.
 
     Returns:
         What was set aside, a line each.
     """
     lines = []
-    for entry in store.entries(found.run / FOLDER):
-        if (entry.step, entry.number) > (found.entry.step, found.entry.number):
+    for entry in store.entries(origin.run / FOLDER):
+        if (entry.step, entry.number) > (origin.entry.step, origin.entry.number):
             word = "damaged" if store.damage(entry.path) else "abandoned"
-            lines.append(f"{entry.path.name} is kept as {store.set_aside(entry.path, word).name}")
+            lines.append(f"{entry.path.name} is kept as {retention.set_aside(entry.path, word).name}")
     return lines
