@@ -52,12 +52,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors"},
     "checkpoint": {"errors", "events", "data", "step"},
     "testing": {"errors", "events", "plan", "checkpoint"},
+    "consult": {"events", "doctor"},
     "doctor": {"errors"},  # never the trainer: it listens to torch
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
     "state": SETUP | {"setup", "planning", "loop", "own_loop", "checkpoint", "observers"},
     "trainer": SETUP
-    | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result"}
+    | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result", "consult"}
     | {"verify_resume"},
     "recipe": {"trainer", "result", "loop", "checkpoint"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are

@@ -34,8 +34,14 @@ def everything(**options: Any) -> tl.Trainer:
         "clip_value": 0.5,
         "penalty": tl.objective.l2(1e-4),
         "average": tl.optim.ema(0.9),
+        "doctor": False,  # it reads values, on the few steps that it listens to
     }
     return tl.Trainer(model, nn.CrossEntropyLoss(ignore_index=3), tl.optim.adamw(lr=1e-3), **settings | options)
+
+
+def test_the_doctor_reads_only_on_the_steps_that_it_listens_to(tmp_path: Path) -> None:
+    few = reads(everything(doctor=True), 70, tmp_path)
+    assert reads(everything(doctor=True), 120, tmp_path) == few
 
 
 def reads(trainer: tl.Trainer, steps: int, folder: Path, *, loader: bool = False, watched: bool = True) -> int:
@@ -71,7 +77,7 @@ def test_twice_the_steps_read_no_more_values(tmp_path: Path, loader: bool) -> No
 def test_no_fused_optimizer_reads(tmp_path: Path, optimizer: str) -> None:
     counts = []
     for steps in (5, 25):
-        trainer = tl.Trainer(mlp(outputs=4), nn.CrossEntropyLoss(), getattr(tl.optim, optimizer)(lr=0.01))
+        trainer = tl.Trainer(mlp(outputs=4), nn.CrossEntropyLoss(), getattr(tl.optim, optimizer)(lr=0.01), doctor=False)
         counts.append(reads(trainer, steps, tmp_path, watched=False))
     assert counts[0] == counts[1]
 
@@ -86,7 +92,7 @@ def test_accumulating_counted_losses_reads_nothing_a_step(tmp_path: Path) -> Non
     counts = []
     for steps in (20, 40):
         model = mlp(outputs=4, width=8)
-        trainer = tl.Trainer(model, over_tokens, tl.optim.sgd(lr=0.01), accumulate=2, clip_norm=1.0)
+        trainer = tl.Trainer(model, over_tokens, tl.optim.sgd(lr=0.01), accumulate=2, clip_norm=1.0, doctor=False)
         counts.append(reads(trainer, steps, tmp_path))
     assert counts[0] == counts[1]
 
@@ -94,7 +100,10 @@ def test_accumulating_counted_losses_reads_nothing_a_step(tmp_path: Path) -> Non
 def test_what_observers_read_is_read_in_batches(tmp_path: Path) -> None:
     """One reading for each 256 steps and observer, however many values that is."""
     few, many = 40, 40 + 2 * STEPS_PENDING
-    trainers = [tl.Trainer(mlp(outputs=4), nn.CrossEntropyLoss(), tl.optim.sgd(lr=0.01), clip_norm=1.0) for _ in "ab"]
+    trainers = [
+        tl.Trainer(mlp(outputs=4), nn.CrossEntropyLoss(), tl.optim.sgd(lr=0.01), clip_norm=1.0, doctor=False)
+        for _ in "ab"
+    ]
     more = reads(trainers[1], many, tmp_path) - reads(trainers[0], few, tmp_path)
     batches = math.ceil((many - few) / STEPS_PENDING)
     assert more <= 2 * batches  # two observers write each step: the record and TensorBoard
@@ -106,7 +115,9 @@ def test_the_loop_of_ones_own_reads_nothing_a_step() -> None:
     for steps in (10, 30):
         x, y = classification(4 * steps)
         model = mlp(outputs=4)
-        trainer = tl.Trainer(model, optimizer=tl.optim.adamw(lr=1e-3), clip_norm=1.0, average=tl.optim.ema(0.9))
+        trainer = tl.Trainer(
+            model, optimizer=tl.optim.adamw(lr=1e-3), clip_norm=1.0, average=tl.optim.ema(0.9), doctor=False
+        )
         with reads_counted() as counted:
             for _ in trainer.epochs(1):
                 for inputs, targets in trainer.batches((x, y), batch_size=4):

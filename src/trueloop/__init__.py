@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from trueloop import data, errors, events, objective, observers, optim, precision, schedules
     from trueloop.checkpoint.saving import Saving
     from trueloop.data.split import Normalizer, split
-    from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded, Stop
+    from trueloop.events import (
+        EpochEnded,
+        EvalEnded,
+        Event,
+        Found,
+        RunEnded,
+        RunStarted,
+        Saved,
+        SaveFailed,
+        StepEnded,
+        Stop,
+    )
     from trueloop.loop import watch
     from trueloop.plan import Plan
     from trueloop.recipe import Recipe
@@ -33,6 +44,7 @@ __all__ = [
     "EpochEnded",
     "EvalEnded",
     "Event",
+    "Found",
     "Normalizer",
     "Plan",
     "Recipe",
@@ -60,7 +72,9 @@ __all__ = [
 
 _ROOMS = {"data", "errors", "events", "objective", "observers", "optim", "precision", "schedules"}
 _HOMES = {
-    **dict.fromkeys(("EpochEnded", "EvalEnded", "Event", "RunEnded", "RunStarted", "SaveFailed", "Saved"), "events"),
+    **dict.fromkeys(
+        ("EpochEnded", "EvalEnded", "Event", "Found", "RunEnded", "RunStarted", "SaveFailed", "Saved"), "events"
+    ),
     **dict.fromkeys(("StepEnded", "Stop"), "events"),
     "Saving": "checkpoint.saving",
     "Result": "result",

@@ -1,6 +1,6 @@
 """The doctor in our own loop: it listens to the first steps, then to a sample of them, and its findings are events.
 
-Probes are put in for a few steps at a time and taken out again, so that the steps between cost what they cost without it.
+Probes are put in for a few steps at a time and taken out again: the steps between cost what they cost without it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST = 8
 WINDOW = 2
 """So many in a row at each later listening: an order is seen only from one step to the next."""
 DOUBLING_UNTIL = 512
-"""Listenings begin at steps 16, 32, 64 … up to here, and then at every so-many-th: 2 of 512 steps at 1 ms cost 4 µs a step."""
+"""Listenings begin at steps 16, 32, 64 … up to here, and then every so many: 2 of 512 at 1 ms cost 4 µs a step."""
 
 
 def consulted(events: Events) -> Events:
@@ -33,15 +33,19 @@ def consulted(events: Events) -> Events:
     """
     from trueloop.doctor.catalogue import sampled_rules
     from trueloop.doctor.listen import Ear, heard
+    from trueloop.doctor.precedence import EXPLAINS
     from trueloop.doctor.trace import Trace
 
     if heard():  # ``trueloop doctor script.py``: somebody listens to all of it
         yield from events
         return
     told: deque[Event] = deque()
+    explained: set[str] = set()
 
     def found(finding: Finding) -> None:
-        told.append(Found(finding.step or 0, finding))
+        if finding.name not in explained:  # by one that was told before
+            explained.update(EXPLAINS.get(finding.name, ()))
+            told.append(Found(turns.step, finding))
 
     ear = Ear(Trace(sampled_rules(), found=found))
     turns = Turns(ear)
@@ -82,6 +86,8 @@ class Turns:
 
     def __init__(self, ear: Ear) -> None:
         self._ear = ear
+        self.step = 0
+        """Optimizer steps taken."""
         self._until = 0
         self._next = 0
         self._evaluated = False
@@ -91,6 +97,7 @@ class Turns:
         """The event was told, and what comes next has not begun."""
         match event:
             case StepEnded(step=step):
+                self.step = step
                 if step >= self._until and self._ear.listens:
                     self._pause(step)
                 if step + 1 >= self._next and not self._ear.listens:
@@ -98,6 +105,7 @@ class Turns:
                 if not self._evaluated and self._steps_per_epoch and step % self._steps_per_epoch == 0:
                     self._ear.listen()  # the first evaluation
             case RunStarted(step=step, plan=plan):
+                self.step = step
                 self._steps_per_epoch = plan.steps_per_epoch
                 self._listen(step)
             case EvalEnded(step=step):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:  # events must not import torch, or anything of ours, when the program runs
     from torch import Tensor
 
+    from trueloop.doctor.findings import Finding
     from trueloop.plan import Plan
 
 
@@ -96,6 +97,15 @@ class SaveFailed(NamedTuple):
     reason: str
 
 
+class Found(NamedTuple):
+    """The doctor found a mistake in the training."""
+
+    step: int
+    """Optimizer steps taken when it was seen."""
+    finding: Finding
+    """What it is, how it is known, what it means, how to mend it, and the line of your code."""
+
+
 class RunEnded(NamedTuple):
     """No more steps will be taken. The last event of every run, also of one that was stopped."""
 
@@ -120,4 +130,4 @@ class Stop(NamedTuple):
     reason: str
 
 
-Event = RunStarted | StepEnded | EvalEnded | EpochEnded | Saved | SaveFailed | RunEnded
+Event = RunStarted | StepEnded | EvalEnded | EpochEnded | Saved | SaveFailed | Found | RunEnded

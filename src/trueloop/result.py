@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded
+
+if TYPE_CHECKING:
+    from trueloop.doctor.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Result:
         reason: why it ended: ``finished``, or the text of the ``Stop`` that ended it.
         seconds: from the first step's preparation to the end.
         out: the run's folder, if it has one.
+        findings: what the doctor found.
     """
 
     steps: int
@@ -34,6 +38,7 @@ class Result:
     reason: str
     seconds: float
     out: Path | None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass
@@ -50,11 +55,14 @@ class Collector:
 
     history: list[EpochEnded | EvalEnded] = field(default_factory=list)
     ended: RunEnded | None = None
+    findings: list[Finding] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
         match event:
             case EpochEnded() | EvalEnded():
                 self.history.append(event)
+            case Found():
+                self.findings.append(event.finding)
             case RunEnded():
                 self.ended = event
 
@@ -81,4 +89,5 @@ class Collector:
             reason=self.ended.reason,
             seconds=self.ended.seconds,
             out=out,
+            findings=tuple(self.findings),
         )

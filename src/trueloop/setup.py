@@ -56,6 +56,7 @@ class Choices:
     average: Average | None
     device: str | torch.device | None
     deterministic: bool
+    doctor: bool
 
 
 @dataclass

@@ -27,6 +27,7 @@ from trueloop.checkpoint.rngs import set_rngs_to
 from trueloop.checkpoint.saving import Saver, Saving, fresh_copies, saved, snapshot_of
 from trueloop.checkpoint.signals import Asked, ending, listening, until_asked
 from trueloop.checks import check_count, check_positive
+from trueloop.consult import consulted
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, batch_size_for, feed
@@ -95,6 +96,8 @@ class Trainer:
         average: ``optim.ema(…)`` or ``swa(…)``: an average of the weights to keep, and to evaluate with.
         device: None takes CUDA, else MPS, else the CPU.
         deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
+        doctor: in ``fit`` and ``train``, listens to the first steps and then to a sample; what it finds are events
+            (``Found``). It changes no bit of the training.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -131,6 +134,7 @@ class Trainer:
         average: Average | None = None,
         device: str | torch.device | None = None,
         deterministic: bool = False,
+        doctor: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -168,6 +172,7 @@ class Trainer:
             average=average,
             device=device,
             deterministic=deterministic,
+            doctor=doctor,
         )
 
     # --- 1. ready-made ---------------------------------------------------------------------------------------------
@@ -420,7 +425,8 @@ class Trainer:
             state.go_on(run, self._parts(), found)
         if not self.model.training:
             self.model.train()
-        return self._deterministic(run) if self.choices.deterministic else loop.train(run)
+        events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
+        return consulted(events) if self.choices.doctor else events
 
     def _deterministic(self, run: Run) -> Events:
         with deterministic_kernels(True):

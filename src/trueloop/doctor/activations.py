@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trueloop.doctor.endings import LINEAR
 from trueloop.doctor.findings import Place
 from trueloop.doctor.graph import SHAPE_ONLY, Graph, Node, computed
+from trueloop.doctor.readings import readable
 from trueloop.doctor.samples import tensors_in
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def activations(graph: Graph, *ops: str) -> list[Activation]:
         if node.raw in beyond or node.raw.metadata.get(_OUTPUT):
             continue
         result = node.saved("result")
-        if not isinstance(result, torch.Tensor) or result.dim() < 2 or result.numel() == 0 or result.is_meta:
+        if not isinstance(result, torch.Tensor) or result.dim() < 2 or not readable(result):
             continue
         layer = computed(next(iter(node.inputs), None))
         while layer is not None and layer.op in NORMS:

@@ -36,3 +36,38 @@ def dynamic_rules() -> tuple[type[Rule], ...]:
         and not inspect.isabstract(thing)
     ]
     return tuple(sorted(found, key=lambda rule: rule.code))
+
+
+SAMPLED = (
+    "anomaly-mode-left-on",
+    "argmax-over-wrong-dimension",
+    "arguments-exchanged",
+    "batch-of-one-with-batchnorm",
+    "broadcast-loss",
+    "dead-units",
+    "dropout-always-on",
+    "dropout-without-effect",
+    "frozen-batchnorm-moves",
+    "inputs-not-scaled",
+    "logits-in-probability-loss",
+    "non-finite-input",
+    "output-range-too-small",
+    "preprocessing-differs",
+    "regression-loss-on-classes",
+    "reshape-instead-of-transpose",
+    "saturated-activations",
+    "sigmoid-before-bce-with-logits",
+    "softmax-before-cross-entropy",
+    "softmax-over-one-value",
+    "symmetric-initialisation",
+    "targets-out-of-range",
+    "train-method-overridden",
+    "vanishing-gradients",
+)
+"""The rules that are right also when only some steps are heard, and that our own loop does not make impossible."""
+
+
+@cache
+def sampled_rules() -> tuple[type[Rule], ...]:
+    """The rules that listen in ``Trainer``, by code."""
+    return tuple(rule for rule in dynamic_rules() if rule.name in SAMPLED)

@@ -51,8 +51,8 @@ PLAIN = (
     *(FunctionType, BuiltinFunctionType, functools.partial),
 )
 """What a model may hold, for a copy of it to be asked."""
-PASSES = 100
-"""Passes of a model over which its samples are awaited in other company."""
+PASSES, LONGEST = 100, 400
+"""So many passes an evaluation is awaited, and samples that come again in other company."""
 
 
 @dataclass
@@ -120,6 +120,7 @@ def _now(trace: Trace, fact: Called) -> Mixing | None:
 def _changing(company: _Company, number: int, samples: tuple[int, ...]) -> bool:
     """Whether these samples are known from several other passes: so they are samples, and not steps of one series."""
     company.passes += 1
+    company.done = company.passes >= LONGEST and not company.shuffled
     first = company.first
     before = [first[sample] for sample in samples if sample in first]
     if len(first) < 20_000:
@@ -184,7 +185,8 @@ def _ask(model: nn.Module, fact: Called) -> Mixing | None:
         for module in twin.modules():
             module.training = False  # not eval(): it may be the user's
         reshapes = _Reshapes(size)
-        before, seen = _call(twin, given, fact.keywords, reshapes)
+        with _unnoticed():  # both draw the same random numbers
+            before, seen = _call(twin, given, fact.keywords, reshapes)
         after, seen_after = _call(twin, replaced, fact.keywords, None)
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a.dim() and len(a) == size]
     if not pairs or any(a.dim() == 2 and a.shape == (size, size) for a, _ in pairs):

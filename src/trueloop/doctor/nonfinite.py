@@ -186,15 +186,13 @@ def module_of(graph: Graph, node: Node) -> str | None:
 
 def keep(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> Path | None:
     """Saves a batch beside the run; None where that cannot be."""
-    from trueloop.checkpoint.tensors import DTYPES, chunks
+    from safetensors.torch import save_file
 
     path = folder / f"trueloop-nonfinite-step-{step}.safetensors"
-    kept = {name: tensor for name, tensor in tensors.items() if tensor.dtype in DTYPES}
+    kept = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
-        with path.open("wb") as file:
-            for chunk in chunks(kept):
-                file.write(chunk)
-    except (OSError, RuntimeError):
+        save_file(kept, path)
+    except Exception:  # a full disk, a dtype that the format does not know: the finding is told all the same
         return None
     return path
 

@@ -18,8 +18,8 @@ class Rule(ABC):
     """The base of every dynamic rule; one is made for each run that is listened to.
 
     A rule's file opens with a docstring, from which its page is made: the first line says what is wrong, then come
-    paragraphs that begin with ``Sees:``, ``Why it matters:``, ``Usual causes:`` and ``Fix:``. The class reacts to facts by
-    methods that are named in ``facts.REACTIONS`` (``def stepped(self, fact: Stepped) -> Iterator[Finding]``), and
+    paragraphs that begin with ``Sees:``, ``Why it matters:``, ``Usual causes:`` and ``Fix:``. The class reacts to facts
+    by methods that are named in ``facts.REACTIONS`` (``def stepped(self, fact: Stepped) -> Iterator[Finding]``), and
     ``self.trace`` knows what came before. ``FIRES`` and ``SILENT`` are small scripts, by name, that the tests run.
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trueloop.errors import TrueloopError
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
 from trueloop.observers.read import SECONDS_PENDING, STEPS_PENDING, read
 
 UNWRITTEN_BYTES = 64 * 2**20
@@ -178,7 +178,7 @@ def _step_line(event: StepEnded, now: float, loss: float, grad_norm: float | Non
     )
 
 
-def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | SaveFailed | RunEnded, now: float) -> str:
+def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | SaveFailed | Found | RunEnded, now: float) -> str:
     fields = event._asdict()
     match event:
         case RunStarted():
@@ -187,6 +187,8 @@ def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | SaveFailed | RunE
             fields["metrics"] = dict(event.metrics)
         case Saved():
             fields["path"] = str(event.path)
+        case Found():
+            fields["finding"] = event.finding.as_dict()
     return _dump(type(event).__name__, now, fields)
 
 

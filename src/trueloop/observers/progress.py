@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, SaveFailed, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, SaveFailed, StepEnded
 from trueloop.observers.screen import Screen, choose_screen
+
+if TYPE_CHECKING:
+    from trueloop.doctor.findings import Finding
 
 _SECONDS_BETWEEN_DRAWINGS = 0.125  # 8 a second, and an epoch's end may come one early: 10 at most in any second
 
@@ -64,6 +67,9 @@ class Progress:
                 self._epoch_ended(event)
             case SaveFailed():
                 self._screen.line(f"NOT SAVED at step {event.step:,}: {event.reason}")
+            case Found():
+                self._found.append(event.finding)
+                self._screen.line(_finding(event.finding))
             case RunEnded():
                 self._run_ended(event)
 
@@ -83,6 +89,7 @@ class Progress:
         resumed = event is not None and event.step > 0
         self._latest: EvalEnded | None = self._before.get("latest") if resumed else None
         self._best: EvalEnded | None = self._before.get("best") if resumed else None
+        self._found: list[Finding] = []
         self._evaluating_seconds = 0.0
         self._started = self._clock()
         self._speed: float | None = None
@@ -162,6 +169,10 @@ class Progress:
             if self._best.step != self._latest.step:
                 self._screen.line(f"  best  {_metrics(self._best)} at step {self._best.step:,}")
             self._screen.line(f"  last  {_metrics(self._latest)} at step {self._latest.step:,}")
+        loud = [finding for finding in self._found if finding.level != "note"]
+        if loud:
+            names = ", ".join(dict.fromkeys(finding.name for finding in loud))
+            self._screen.line(f"  the doctor found {names}: trueloop explain {loud[0].name}")
         self._screen.close()
         self._chosen = None
 
@@ -202,6 +213,11 @@ class Progress:
         if self._steps is not None or self._epochs is None or self._steps_per_epoch is None:
             return self._steps
         return self._epochs * self._steps_per_epoch
+
+
+def _finding(finding: Finding) -> str:
+    where = f" ({finding.place})" if finding.place else ""
+    return f"{finding.level}[{finding.name}]: {finding.message}{where}. {finding.help}"
 
 
 def _joined(*facts: str) -> str:

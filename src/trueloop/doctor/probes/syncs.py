@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def _reading(trace: Trace, name: str, original: Any) -> Any:
         # On a CPU, where nothing waits, this question is all it costs.
         if self.device.type in ("cpu", "meta") or torch.compiler.is_compiling() or trace.deaf:
             return original(self, *args, **kwargs)
-        if threading.get_ident() != trace.thread:
+        by_us = str(sys._getframe(1).f_globals.get("__name__")).startswith("trueloop.doctor.")
+        if by_us or threading.get_ident() != trace.thread:
             return original(self, *args, **kwargs)
         began = time.perf_counter()
         result = original(self, *args, **kwargs)

@@ -41,7 +41,8 @@ class BatchSamplesMix(Rule):
 
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
-        self._asked: list[str] = []
+        self._asked = False
+        self._right: list[str] = []
 
     def called(self, fact: Called) -> Iterator[Finding]:
         if not fact.of.samples:
@@ -52,8 +53,9 @@ class BatchSamplesMix(Rule):
         if found is None:
             return
         model = fact.of.model
-        self._asked.append(model.kind)
+        self._asked = True
         if not found.change:
+            self._right.append(model.kind)
             return
         layer = found.module
         named = f": in {found.layer} ({type(layer).__name__})" if layer is not None else ""
@@ -66,7 +68,7 @@ class BatchSamplesMix(Rule):
         )
 
     def passed(self) -> str | None:
-        return f"outputs of {self._asked[0]} do not depend on the batch's other samples" if self._asked else None
+        return f"outputs of {self._right[0]} do not depend on the batch's other samples" if self._right else None
 
     def unseen(self) -> str | None:
         if self._asked or not self.trace.models:
@@ -136,6 +138,27 @@ FIRES = {
 }
 
 SILENT = {
+    "noise in the forward pass": """
+        class Vae(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.enter, self.out = nn.Linear(6, 8), nn.Linear(4, 6)
+            def forward(self, x):
+                mean, log_std = self.enter(x).chunk(2, 1)
+                return self.out(mean + torch.randn_like(mean) * log_std.exp())
+        model = Vae()
+        x = torch.randn(96, 6)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            model.train()
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows]).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                model(x[72:])
+    """,
     "batch normalisation": """
         model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
         x, y = torch.randn(96, 6), torch.randint(0, 2, (96,))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.course import is_plain, middle, noise
 from trueloop.doctor.facts import Ended, LossCalled
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class NotLearning(Rule):
         options = PLAIN.get(fact.kind)
         if options is None or fact.output.dim() or fact.target.requires_grad:
             return
+        if not all(map(readable, (fact.output, fact.input, fact.target))):
+            return
         for name, value in options.items():
             given = fact.options.get(name, value)
             if given is not value and given != value:
@@ -157,8 +160,6 @@ def _add(known: _Targets, given: Tensor, target: Tensor) -> bool:
     """Counts the targets; False where they are not of the kind that the loss is known for."""
     import torch
 
-    if target.is_meta or not target.numel():
-        return False
     if known.kind == "cross_entropy":
         if target.is_floating_point() or target.dim() < 1 or given.dim() < 2 or given.shape[1] < 2:
             return False

@@ -108,10 +108,13 @@ class TrainingDataNotShuffled(Rule):
             at = labels.repeats % len(labels.names)
             labels.broken = labels.broken or labels.names[at] != name
             labels.repeats += 1
+            labels.broken = labels.broken or (labels.repeats == 1 and not in_long_runs(labels))
         elif labels.count < KEPT:
             labels.names.append(name)
             labels.batches.append(target)
             labels.count += len(target)
+        else:
+            labels.broken = True  # too long to wait for the same order again
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
         for loader in self.trace.loaders:
@@ -122,23 +125,17 @@ class TrainingDataNotShuffled(Rule):
                 yield from self._judge(labels, None)
 
     def _judge(self, labels: _Labels, loader: LoaderSeen | None) -> Iterator[Finding]:
-        in_a_row = [label for batch in labels.batches for label in batch]
-        counts = Counter(in_a_row)
-        total = len(in_a_row)
-        if total < SAMPLES or len(labels.batches) < BATCHES or not 2 <= len(counts) <= total / 5:
-            return
-        changes = sum(a != b for a, b in pairwise(in_a_row))
-        by_chance = (1 - sum((count / total) ** 2 for count in counts.values())) * (total - 1)
-        batch = total / len(labels.batches)
-        run = total / (changes + 1)
-        if by_chance < 10 or changes > RARE * by_chance or run < 0.5 * batch:
+        runs = in_long_runs(labels)
+        if runs is None:
             self._right += 1
             return
+        changes, by_chance, kinds = runs
+        total, batch = labels.count, labels.count / len(labels.batches)
         self._told = True
         classes = sum(len(set(labels)) for labels in labels.batches) / len(labels.batches)
         yield self.finding(
             f"the training data come sorted by label and are not shuffled: a batch of {batch:.0f} holds "
-            f"{classes:.1f} of {len(counts)} classes",
+            f"{classes:.1f} of {kinds} classes",
             f"in the first epoch the label changes {changes} times over {total:,} samples; in a random order it would "
             f"about {by_chance:.0f} times",
             place=labels.place if loader is None or loader.place is None else loader.place,
@@ -147,6 +144,22 @@ class TrainingDataNotShuffled(Rule):
 
     def passed(self) -> str | None:
         return f"labels of {self._right} unshuffled training sets come mixed" if self._right else None
+
+
+def in_long_runs(labels: _Labels) -> tuple[int, float, int] | None:
+    """How often the label changes, how often it would in a random order, and how many labels there are.
+
+    Returns:
+        None where labels are not in runs longer than half a batch, or there are too few of them to tell.
+    """
+    in_a_row = [label for batch in labels.batches for label in batch]
+    counts, total = Counter(in_a_row), len(in_a_row)
+    if total < SAMPLES or len(labels.batches) < BATCHES or not 2 <= len(counts) <= total / 5:
+        return None
+    changes = sum(a != b for a, b in pairwise(in_a_row))
+    by_chance = (1 - sum((count / total) ** 2 for count in counts.values())) * (total - 1)
+    long = total / (changes + 1) >= 0.5 * total / len(labels.batches)
+    return (changes, by_chance, len(counts)) if by_chance >= 10 and changes <= RARE * by_chance and long else None
 
 
 def in_order(seen: LoaderSeen) -> bool:

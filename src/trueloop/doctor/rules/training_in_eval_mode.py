@@ -87,8 +87,8 @@ class TrainingInEvalMode(Rule):
                 f"{model.kind} goes on training in eval mode: {named} {rest}"
                 if before
                 else f"{model.kind} is trained in eval mode from the start: {named} {rest}",
-                f"{self._row[key]} steps of {fact.optimizer.kind} in a row, up to its step {fact.optimizer.steps}, were "
-                "on passes made in eval mode" + (", though it was in train mode before" if before else ""),
+                f"{self._row[key]} steps of {fact.optimizer.kind} in a row, up to its step {fact.optimizer.steps}, "
+                "were on passes made in eval mode" + (", though it was in train mode before" if before else ""),
                 place=where if before or put is None else put,
                 related=[
                     (put, "it was put in eval mode here") if before else (where, "it is trained here"),
