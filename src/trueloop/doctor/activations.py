@@ -53,18 +53,19 @@ def tag_module(fact: ModuleCalled) -> None:
     first = getattr(fact.output, "grad_fn", None)
     if first is not None and _NAME in first.metadata:
         return  # by another rule, or by the module inside
-    outputs = tensors_in(fact.output, limit=2)
-    for node in [tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None]:
-        if _NAME not in node.metadata:
-            node.metadata[_NAME] = fact.name or type(fact.module).__name__
-            node.metadata[_INPUTS] = tuple(t.grad_fn for t in tensors_in(fact.inputs, limit=4) if t.grad_fn is not None)
+    for tensor in tensors_in(fact.output, limit=2):
+        about = _metadata(tensor)
+        if about is not None and _NAME not in about:
+            about[_NAME] = fact.name or type(fact.module).__name__
+            about[_INPUTS] = tuple(t.grad_fn for t in tensors_in(fact.inputs, limit=4) if t.grad_fn is not None)
 
 
 def tag_output(fact: Called) -> None:
     """Marks in the graph what a root module gave: it belongs to the task, not between layers."""
     for tensor in tensors_in(fact.output, limit=4):
-        if tensor.grad_fn is not None:
-            tensor.grad_fn.metadata[_OUTPUT] = True
+        about = _metadata(tensor)
+        if about is not None:
+            about[_OUTPUT] = True
 
 
 def activations(graph: Graph, *ops: str) -> list[Activation]:
@@ -108,6 +109,12 @@ def activations(graph: Graph, *ops: str) -> list[Activation]:
     return found
 
 
+def _metadata(tensor: Tensor) -> dict[str, Any] | None:
+    """What the graph keeps beside the operation that made a tensor; torch's stubs call it a method."""
+    node: Any = tensor.grad_fn
+    return None if node is None else node.metadata
+
+
 def _takers(graph: Graph) -> dict[Any, set[str]]:
     """What takes the result of each operation; views and copies are looked through."""
     takers: dict[Any, set[str]] = {node.raw: set() for node in graph.nodes}
@@ -139,13 +146,13 @@ def _beyond_the_last_layer(graph: Graph) -> set[Any]:
 
 
 def _fan_in(layer: Node | None) -> int | None:
-    for below in [] if layer is None else layer.inputs:
+    """How many inputs a unit of a layer has, by its weights; None where they are not trained, or not next to it."""
+    if layer is None or not layer.shape:
+        return None
+    units = layer.shape[1 if "Convolution" in layer.op else -1]
+    for below in layer.inputs:
         weight = computed(below)
         parameter = None if weight is None else weight.parameter
         if parameter is not None and parameter.dim() > 1:
-            return (
-                parameter.numel() // max(layer.shape[1 if "Convolution" in layer.op else -1], 1)
-                if layer.shape
-                else None
-            )
+            return parameter.numel() // max(units, 1)
     return None

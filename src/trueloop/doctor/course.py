@@ -88,7 +88,8 @@ def row_of(step: int, loss: float | None, vitals: Vitals) -> Row:
         >>> row.gradient, row.update, row.relative
         (3.0, 0.1, 1.5)
     """
-    matrices, others = [], []
+    matrices: list[float] = []
+    others: list[float] = []
     for parameter, weight, gradient, update in zip(
         vitals.parameters, vitals.weights, vitals.gradients, vitals.updates, strict=True
     ):

@@ -64,9 +64,11 @@ def names_of(thing: Any, depth: int = 1) -> tuple[str, ...]:
     """What the running code calls an object: variables, keys of dicts, attributes of ``self``.
 
     Example:
-        >>> val_loader, phases = object(), {}
-        >>> "val_loader" in names_of(val_loader)
-        True
+        >>> code = compile("val_loader = object(); found = names_of(val_loader)", "<string>", "exec")
+        >>> scope = {"names_of": names_of}
+        >>> exec(code, scope)
+        >>> scope["found"]
+        ('val_loader',)
     """
     found: dict[str, None] = {}
     for frame in frames(depth + 1):

@@ -17,6 +17,7 @@ import io
 import math
 import random
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ quantisation change less (a guess)."""
 PLAIN = (
     *(bool, int, float, complex, str, bytes, slice, range, type, Enum, Tensor, nn.Module),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
-    *(FunctionType, BuiltinFunctionType, functools.partial),
+    *(FunctionType, BuiltinFunctionType, functools.partial, weakref.ref),
 )
 """What a model may hold, for a copy of it to be asked."""
 PASSES, LONGEST = 100, 400

@@ -131,10 +131,10 @@ def first_break(graph: Graph) -> Break | None:
         if result is not None and not finite(result) and not is_mask(result):
             maker = node
             while maker.op in SHAPE_ONLY or maker.op in ("Relu", "Add", "Threshold"):
-                below = [one for one in maker.inputs if one is not None and one.parameter is None]
-                if not below or any(made.get(one.raw) is not None for one in below):
+                inner = [one for one in maker.inputs if one is not None and one.parameter is None]
+                if not inner or any(made.get(one.raw) is not None for one in inner):
                     break
-                maker = below[0]
+                maker = inner[0]
             kind = "an overflow" if not bool(result.isnan().any()) else "NaN"
             if maker.op == "Softmax" and kind == "NaN":
                 kind = "a softmax of minus infinity alone (all of a row is masked)"

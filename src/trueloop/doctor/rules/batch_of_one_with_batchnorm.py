@@ -74,10 +74,11 @@ class BatchOfOneWithBatchnorm(Rule):
             place, batch = self._loader(fact.of)
             yield self.finding(
                 f"{fact.name or type(module).__name__} of {fact.of.model.kind} normalises one sample by itself",
-                f"its input has the shape {tuple(shape)}; other batches have up to {self._more[number]} samples",
+                f"its input has the shape {shape}; other batches have up to {self._more[number]} samples",
                 *batch,
                 place=fact.of.place,
                 related=[(place, "the loader that gives it")],
+                level="note",  # there are other values a channel to estimate from
             )
 
     def _loader(self, of: Pass) -> tuple[Place | None, tuple[str, ...]]:

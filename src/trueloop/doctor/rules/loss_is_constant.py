@@ -137,7 +137,7 @@ SILENT = {
         x[:, 0] += 4 * x[:, 0].sign()
         y = x[:, 0].sign()
         model = nn.Linear(4, 1)
-        opt = torch.optim.SGD(model.parameters(), lr=0.3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
         for _ in range(10):
             for index in torch.randperm(200).split(20):
                 loss = F.relu(1 - y[index] * model(x[index]).squeeze(1)).mean()

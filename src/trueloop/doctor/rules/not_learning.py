@@ -39,7 +39,7 @@ KEPT = 2000
 BELOW, ABOVE = 0.97, 1.1
 BELOW_NUMBERS = 0.985  # a regression may rightly explain little
 KNOWN = 0.5  # the share of a batch's samples that were trained on before
-PLAIN = {
+PLAIN: dict[str, dict[str, object]] = {
     "cross_entropy": {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0},
     "binary_cross_entropy": {"weight": None, "reduction": "mean"},
     "binary_cross_entropy_with_logits": {"weight": None, "reduction": "mean", "pos_weight": None},

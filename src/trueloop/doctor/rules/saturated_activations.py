@@ -81,8 +81,8 @@ class SaturatedActivations(Rule):
             yield from self._judge(key, LOOKS)
 
     def _judge(self, key: tuple[object, ...], least: int) -> Iterator[Finding]:
-        looks = self._looks.get(key, ())
-        share = middle(list(looks))
+        looks = list(self._looks.get(key, ()))
+        share = middle(looks)
         if key in self._told or len(looks) < least or share < SHARE:
             return
         self._told.add(key)
