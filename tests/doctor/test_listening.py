@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,7 +35,7 @@ WATCHED = [
 
 def step(model: nn.Module) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    functional.cross_entropy(model(torch.ones(4, 3)), torch.zeros(4, dtype=torch.long)).backward()
+    functional.cross_entropy(model(torch.ones(4, 3)), torch.zeros(4, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
@@ -64,14 +67,13 @@ def test_torchscript_reads_what_it_would_read() -> None:
     with listening() as trace:
         scripted = torch.jit.script(loss_of)
         assert torch.equal(scripted(scores, labels), loss_of(scores, labels))
-        traced = torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3))
+        traced = torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3))  # type: ignore[no-untyped-call]
         assert traced(torch.ones(1, 3)).shape == (1, 2)
     assert trace.silenced == []
 
 
 def test_what_the_script_replaced_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mine(*args: object) -> str:
-        return "mine"
+    mine: Any = max
 
     monkeypatch.setattr(functional, "cross_entropy", functional.cross_entropy)  # to have it back after the test
     with listening() as trace:
@@ -88,3 +90,22 @@ def test_the_users_anomaly_mode_is_as_the_user_set_it() -> None:
         torch.autograd.set_detect_anomaly(False)
         step(nn.Linear(3, 2))
     assert not torch.is_anomaly_enabled()
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(inplace=True), nn.ReLU()], ids=["in place", "not in place"])
+def test_graphs_die_when_the_script_lets_them(layer: nn.Module) -> None:
+    class Token:
+        pass
+
+    model, alive = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2)), []
+    with listening():
+        for _ in range(4):
+            loss = model(torch.ones(4, 3)).square().mean()
+            token = Token()
+            assert loss.grad_fn is not None
+            loss.grad_fn.metadata["token"] = token
+            alive.append(weakref.ref(token))
+            del token
+            loss.backward()
+            del loss
+    assert [ref() for ref in alive] == [None] * 4

@@ -57,7 +57,11 @@ def tag_module(fact: ModuleCalled) -> None:
         about = _metadata(tensor)
         if about is not None and _NAME not in about:
             about[_NAME] = fact.name or type(fact.module).__name__
-            about[_INPUTS] = tuple(t.grad_fn for t in tensors_in(fact.inputs, limit=4) if t.grad_fn is not None)
+            # Numbers, not the nodes: a node in another's metadata may close a circle that nobody frees (in-place).
+            given = [t.grad_fn for t in tensors_in(fact.inputs, limit=4)]
+            about[_INPUTS] = max(
+                (f._sequence_nr() for f in given if f is not None and f is not tensor.grad_fn), default=-1
+            )
 
 
 def tag_output(fact: Called) -> None:
@@ -72,6 +76,8 @@ def activations(graph: Graph, *ops: str) -> list[Activation]:
     """The activations of these kinds that stand between layers: a layer with weights follows, in the same model.
 
     Example:
+        >>> import torch
+        >>> from trueloop.doctor.graph import graph_of
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1), torch.nn.ReLU())
         >>> found = activations(graph_of(net(torch.ones(2, 3))), "Relu")
         >>> [(one.result.shape[one.features], one.fan_in) for one in found]

@@ -82,6 +82,7 @@ def row_of(step: int, loss: float | None, vitals: Vitals) -> Row:
     """A step's row.
 
     Example:
+        >>> import torch
         >>> from trueloop.doctor.vitals import Vitals
         >>> weight = torch.ones(2, 2)
         >>> row = row_of(0, 0.5, Vitals((weight,), (2.0,), (3.0,), (0.2,), (0.1,)))

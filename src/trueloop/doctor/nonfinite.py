@@ -57,6 +57,7 @@ def finite(tensor: Tensor) -> bool:
     """Whether all values are finite; True for what is not of floats.
 
     Example:
+        >>> import torch
         >>> [finite(torch.tensor(values)) for values in ([1.0, 2.0], [1.0, float("nan")], [1e38] * 9)]
         [True, False, True]
     """
@@ -93,6 +94,7 @@ def columns_of(tensor: Tensor) -> list[int]:
     """The features of a table that hold something non-finite, where not all do.
 
     Example:
+        >>> import torch
         >>> columns_of(torch.tensor([[1.0, float("inf")], [2.0, 3.0]]))
         [1]
     """
@@ -107,6 +109,7 @@ def first_break(graph: Graph) -> Break | None:
     """The operation nearest to the leaves that gave something non-finite, when the loss already is.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([1.0, 0.0], requires_grad=True)
         >>> first_break(Graph(((x * 2).log().sum().grad_fn,)))[:2]
         ('Log', 'the logarithm of zero or less')
@@ -150,6 +153,7 @@ def suspects(graph: Graph) -> list[Break]:
     """The operations whose slope is not finite where they stand, though what they gave is: backward will break there.
 
     Example:
+        >>> import torch
         >>> x = torch.zeros(2, requires_grad=True)
         >>> [found.what for found in suspects(Graph(((x * 2).sqrt().sum().grad_fn,)))]
         ['a square root at zero, where its slope is infinite']
@@ -175,8 +179,10 @@ def module_of(graph: Graph, node: Node) -> str | None:
     for raw in rest:  # towards the loss; the list grows while it is read
         name = raw.metadata.get("trueloop module")
         if name is not None:
-            inputs = Graph(tuple(raw.metadata.get("trueloop inputs", ())))
-            return None if any(one.raw is node.raw for one in inputs.nodes) else str(name)
+            begins = raw.metadata.get(
+                "trueloop inputs", -1
+            )  # operations are numbered in the order in which they are made
+            return str(name) if node.raw._sequence_nr() > begins else None
         for taker in takers.get(raw, []):
             if taker not in known:
                 known.add(taker)

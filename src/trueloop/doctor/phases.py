@@ -130,7 +130,7 @@ def _data(trace: Trace, current: Pass) -> Data:
         return by_loader
     samples = {sample for sample in current.samples if sample}
     shape = current.shapes[0] if current.shapes else ()
-    telling = len(shape) > 1 and (prod(shape[1:]) >= WIDE or len(current.shapes) == 1)
+    telling = not model.fed and len(shape) > 1 and (prod(shape[1:]) >= WIDE or len(current.shapes) == 1)
     if not telling or len(samples) < SAME * len(current.samples) or not samples:
         return by_loader
     known = sum(sample in model.trained_samples for sample in samples) / len(samples)

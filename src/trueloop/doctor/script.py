@@ -280,6 +280,7 @@ def _listen(run: Run, found: Callable[[Run], None] | None, max_steps: int | None
 
     trace = Trace([*dynamic_rules(), _limit(max_steps, max_seconds, run.started)], found=tell)
     trace.thread = threading.main_thread().ident or trace.thread
+    trace.save_to = Path.cwd()
     run.ear = Ear(trace)
     run.ear.listen()
 

@@ -51,6 +51,8 @@ class ModelSeen:
     """Backwards that reached it."""
     segments_with_unused: int = 0
     """Backwards before which it had also made passes that none went through."""
+    fed: bool = False
+    """Its input is what other trained layers computed (a head, a layer of ``model.forward(x)``): no data."""
     first_step: int | None = None
     """The run's step when an optimizer first stepped on its passes; None before that."""
     last_step: int = -1

@@ -141,6 +141,8 @@ def _end(trace: Trace, current: Pass, given: tuple[Any, ...], output: Any) -> No
     """A root's pass returned. A hook on what came out tells whether a backward goes through it."""
     inputs = list(tensors_in(given))
     current.shapes = tuple(tuple(tensor.shape) for tensor in inputs)
+    if inputs and inputs[0].grad_fn is not None:
+        current.model.fed = True
     if trace.last_batch is not None and trace.last_batch.holds(inputs):
         current.loader = trace.last_batch.loader
         current.owned = trace.last_batch.owns(inputs)

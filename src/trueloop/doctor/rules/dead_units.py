@@ -2,9 +2,9 @@
 
 Sees: over ten spaced batches (and 200 samples), half of a layer's ReLU units or more give zero for all samples. In
 deep or narrow nets, units that never fire and units that always do come in like numbers, by the geometry of the data;
-so the dead must be four times as many as the always active. Where the weights are frozen, and in layers of fewer than
-16 units, or of fewer than 8 inputs, nine in ten must be dead. (SageMaker and torchmortem warn at 50 %; zeros as such
-say nothing, 50 to 90 % are usual.) Activations under an L1 penalty are sparse by design and left alone.
+so the dead must be four times as many as the always active. In layers of fewer than 16 units, or of fewer than 8
+inputs, 19 in 20 must be dead; those whose weights are frozen are left alone. (SageMaker and torchmortem warn at 50 %;
+zeros as such say nothing, 50 to 90 % are usual.) Activations under an L1 penalty are sparse by design and left alone.
 
 Why it matters: a dead unit passes no gradient to its weights, so it stays dead; the layer is as narrow as what is
 left.
@@ -37,7 +37,7 @@ FEWEST = 6  # looks, at the end of a short script
 SAMPLES = 200
 DEAD = 0.5
 MORE = 4.0  # dead / always active
-NEARLY_ALL = 0.9
+NEARLY_ALL = 0.95
 UNITS = 16
 INPUTS = 8
 PENALTIES = frozenset(("Abs", "LinalgVectorNorm", "Norm", "Sgn"))
@@ -101,7 +101,9 @@ class DeadUnits(Rule):
         units, share, active = dead.numel(), float(dead.float().mean()), float(always.float().mean())
         label, place, fan_in = self._about[key]
         self._alive += 1
-        small = units < UNITS or fan_in is None or fan_in < INPUTS
+        if fan_in is None:  # frozen: whoever froze it knows
+            return
+        small = units < UNITS or fan_in < INPUTS
         if share < (NEARLY_ALL if small else DEAD) or share < MORE * active:
             return
         self._told.add(key)

@@ -69,6 +69,7 @@ class NonFiniteValue(Rule):
         self._place: Place | None = None
         self._steps = 0
         self._batch: deque[tuple[str, Any]] = deque(maxlen=6)  # weak
+        self._held: dict[str, Tensor] = {}  # from the backward that may have broken until its step, if it is to be kept
 
     def module_called(self, fact: ModuleCalled) -> None:
         if not self._told:
@@ -95,16 +96,21 @@ class NonFiniteValue(Rule):
                 return None
             values = tuple(float(loss) for loss in fact.losses)
         self._place = fact.place
+        if self._broken is None:
+            self._held.clear()
         if all(map(math.isfinite, values)):
             self._bad, self._broken = 0, None
             if fact.values is not None:
                 self._suspect(fact)
+                if self._suspects:
+                    self._hold()
             return None
         self._bad += 1
         if fact.scaled and self._bad < LEFT_OUT:
             return None
         if self._broken is None:
             self._suspects.clear()
+            self._hold()
             bad = [parameter for parameter in fact.graph.parameters.values() if not finite(parameter)]
             phase = f"{self.trace.name_of(bad[0])} was not finite before this forward pass" if bad else "forward"
             self._broken = phase, None if bad else first_break(fact.graph), fact.place
@@ -158,6 +164,11 @@ class NonFiniteValue(Rule):
 
         self._batch.append((name, TensorWeakRef(tensor)))
 
+    def _hold(self) -> None:
+        """A batch that was made within a line dies with its graph, which backward frees."""
+        if self.trace.save_to is not None:
+            self._held = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+
     def _suspect(self, fact: BackwardBegun) -> None:
         """Before a backward: operations whose slope is not finite; only where the graph holds any of the kind."""
         risky = self._risky.get(fact.place)
@@ -176,7 +187,7 @@ class NonFiniteValue(Rule):
         self._told = True
         phase, origin, place = self._broken
         epoch = "" if self.trace.epoch is None else f", epoch {self.trace.epoch}"
-        batch = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+        batch = self._held or {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
         evidence = [f"first to break: {phase}", f"at step {self.trace.step}{epoch}"]
         if origin is None:
             message = "the loss is not finite"
@@ -190,6 +201,7 @@ class NonFiniteValue(Rule):
                 evidence.append(f"samples {', '.join(map(str, origin.rows[:10]))}{more} of the batch")
         if self.trace.save_to is not None and batch and (path := keep(self.trace.save_to, self.trace.step, batch)):
             evidence.append(f"the batch is kept in {path}")
+        self._held.clear()
         where = origin.place if origin is not None else None
         yield self.finding(
             message, *evidence, place=where or place, related=[(place, "the backward")] if where != place else []

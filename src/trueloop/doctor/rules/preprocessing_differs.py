@@ -79,10 +79,21 @@ class PreprocessingDiffers(Rule):
     def called(self, fact: Called) -> None:
         of = fact.of
         trained = self._training.get(of.model.number)
-        if not of.close or len(self._open) >= OPEN or (of.needs_grad and trained is not None and trained[0] >= PASSES):
+        if (
+            not of.close
+            or of.model.fed
+            or len(self._open) >= OPEN
+            or (of.needs_grad and trained is not None and trained[0] >= PASSES)
+        ):
             return
         first = next(iter(tensors_in(fact.inputs, limit=1)), None)
-        if first is None or first.dim() < 2 or not first.is_floating_point() or not readable(first):
+        if (
+            first is None
+            or first.requires_grad
+            or first.dim() < 2
+            or not first.is_floating_point()
+            or not readable(first)
+        ):
             return
         flat = first.detach().reshape(len(first), -1)
         flat = flat[:, :: max(1, flat.shape[1] // FEATURES)][:, :FEATURES].double()
@@ -106,7 +117,7 @@ class PreprocessingDiffers(Rule):
     def evaluated(self, fact: Evaluated) -> Iterator[Finding]:
         of = fact.of
         sums = [found for one in of.passes if (found := self._open.pop(one.number, None)) is not None]
-        if not of.evaluates or of.data != "held-out" or of.model.number in self._told or not sums:
+        if not of.evaluates or of.model.fed or of.data != "held-out" or of.model.number in self._told or not sums:
             return
         _, training = self._training.get(of.model.number, (0, None))
         together = sums[0]
@@ -193,6 +204,23 @@ FIRES = {
 }
 
 SILENT = {
+    "layers of a model whose forward is called by hand": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 1)
+            def forward(self, x):
+                return self.b(self.a(x))
+        x = torch.randn(80, 8)
+        model = Net()
+        opt = torch.optim.Adam(model.parameters(), lr=0.1)
+        for epoch in range(60):
+            opt.zero_grad()
+            F.mse_loss(model.forward(x[:50]), 30 * x[:50].sum(1, keepdim=True)).backward()
+            opt.step()
+        with torch.no_grad():
+            print(F.mse_loss(model.forward(x[50:]), 30 * x[50:].sum(1, keepdim=True)).item())
+    """,
     "rare features": """
         x, y = (torch.rand(560, 200) < 0.04).float(), torch.randint(0, 3, (560,))
         model = nn.Sequential(nn.Linear(200, 16), nn.Tanh(), nn.Linear(16, 3))
