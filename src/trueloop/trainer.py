@@ -134,7 +134,7 @@ class Trainer:
         average: Average | None = None,
         device: str | torch.device | None = None,
         deterministic: bool = False,
-        doctor: bool = True,
+        doctor: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,19 @@ from trueloop.doctor.rehearsal import rehearse
 from trueloop.doctor.rule import Rule, about_of
 
 FILES = [file for file in catalogue.files() if hasattr(file, "FIRES")]
-FIRES = [(file, name) for file in FILES for name in file.FIRES]
-SILENT = [(file, name) for file in FILES for name in file.SILENT]
+SAMPLE = 2
+"""So many scripts of each kind are run in the ordinary suite; `make proof` runs them all."""
+
+
+def scripts(kind: str) -> list[Any]:
+    return [
+        pytest.param(file, name, marks=pytest.mark.slow if number >= SAMPLE else ())
+        for file in FILES
+        for number, name in enumerate(getattr(file, kind))
+    ]
+
+
+FIRES, SILENT = scripts("FIRES"), scripts("SILENT")
 
 
 def rule_of(file: ModuleType) -> type[Rule]:
