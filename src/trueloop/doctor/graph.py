@@ -141,9 +141,10 @@ def graph_of(*tensors: Tensor) -> Graph:
     """The graph behind tensors.
 
     Example:
+        >>> import torch
         >>> weight = torch.ones(3, requires_grad=True)
         >>> [node.op for node in graph_of((weight * 2).relu().sum()).nodes]
-        ['Sum', 'Relu', 'Mul', 'torch::autograd::AccumulateGrad']
+        ['Sum', 'Relu', 'Mul', 'AccumulateGrad']
     """
     return Graph(tuple(tensor.grad_fn for tensor in tensors))
 
@@ -155,6 +156,7 @@ def origin(tensor: Tensor) -> Node | None:
         None for a leaf, or a tensor without a graph.
 
     Example:
+        >>> import torch
         >>> logits = torch.ones(4, 2, requires_grad=True)
         >>> origin(torch.softmax(logits, 1).view(8)).op
         'Softmax'

@@ -144,6 +144,7 @@ def listening(
         The trace; after the block, its ``findings`` are complete, one a cause.
 
     Example:
+        >>> import torch
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> with listening() as trace:

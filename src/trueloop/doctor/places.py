@@ -52,6 +52,7 @@ def is_users(file: str) -> bool:
     """Whether a file is the user's own code: not installed, not Python's, not ours (our recipes count as the user's).
 
     Example:
+        >>> import torch
         >>> is_users("/home/someone/train.py"), is_users(torch.nn.__file__)
         (True, False)
     """

@@ -27,6 +27,7 @@ def fingerprints(batch: Tensor) -> tuple[int, ...]:
         As many whole numbers; 0 for a sample that is all zeros (a blank says nothing of where it comes from).
 
     Example:
+        >>> import torch
         >>> batch = torch.arange(6.0).view(3, 2)
         >>> fingerprints(batch)[1] == fingerprints(batch[1:2])[0], len(set(fingerprints(batch)))
         (True, 3)
@@ -60,6 +61,7 @@ def tensors_in(structure: Any, limit: int = 8, depth: int = 3) -> Iterator[Tenso
     """The tensors in a batch or an output: of lists, tuples, dicts, dataclasses; at most ``limit``.
 
     Example:
+        >>> import torch
         >>> [len(tensor) for tensor in tensors_in({"x": torch.zeros(3), "more": [torch.zeros(5), "text"]})]
         [3, 5]
     """
@@ -91,6 +93,7 @@ def variety(batch: Tensor) -> float:
         sample. A state of six switches has 6, an iris flower some 16, a picture hundreds.
 
     Example:
+        >>> import torch
         >>> variety(torch.eye(2)), variety(torch.zeros(8, 100)), variety(torch.arange(8).view(8, 1)) > 2.9
         (2.0, 0.0, True)
     """

@@ -17,6 +17,7 @@ class Untouched:
     """Remembers the watched gradients of each optimizer as the last backward (or clipping) left them.
 
     Example:
+        >>> import torch
         >>> weight = torch.ones(2, requires_grad=True)
         >>> seen = OptimizerSeen(0, None, "SGD", watched=[weight])
         >>> weight.sum().backward()

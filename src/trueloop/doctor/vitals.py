@@ -55,6 +55,7 @@ def after_step(before: Before) -> Vitals:
     """What the step did.
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.ones(4))
         >>> before = before_step([([weight], 0.1)])
         >>> weight.data += 3

@@ -101,7 +101,8 @@ def watch(seen: OptimizerSeen) -> None:
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
-        >>> seen = Trace().optimizer_of(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> seen = Trace().optimizer_of(optimizer)
         >>> watch(seen)
         >>> [tuple(p.shape) for p in seen.watched]
         [(2, 3), (2,)]
