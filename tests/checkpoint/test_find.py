@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from trueloop.checkpoint import store
-from trueloop.checkpoint.encode import pack
 from trueloop.checkpoint.find import find
 from trueloop.checkpoint.layout import folder_name
+from trueloop.checkpoint.saving import fresh_copies, snapshot_of
 
 
 def save(run: Path, step: int) -> Path:
@@ -23,19 +23,7 @@ def save(run: Path, step: int) -> Path:
         "optimizer": {"m": torch.ones(2)},
         "state": {"at": step},
     }
-    packed = {name: pack(tree, lambda _, tensor: tensor.clone()) for name, tree in trees.items()}
-    return store.write(
-        run / "checkpoints",
-        store.Snapshot(
-            step=step,
-            epoch=0,
-            why="a test",
-            metrics={},
-            exact=None,
-            tree={name: tree for name, (tree, _) in packed.items()},
-            tensors={f"{name}.safetensors": tensors for name, (_, tensors) in packed.items() if tensors},
-        ),
-    )
+    return store.write(run / "checkpoints", snapshot_of(trees, fresh_copies(), step, 0, "a test"))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from trueloop.checkpoint import store
-from trueloop.checkpoint.encode import pack
 from trueloop.checkpoint.formats import read_tensors
+from trueloop.checkpoint.saving import fresh_copies, snapshot_of
 from trueloop.checkpoint.weights import load_weights, save_weights, weights_of, write_tensors
 from trueloop.errors import ArgumentError, CheckpointError, DataError
 from trueloop.optim.averages import Averaged
@@ -58,17 +58,7 @@ def checkpoint(run: Path, model: nn.Module, step: int, averaged: nn.Module | Non
         "optimizer": {},
         "state": {"averaged": None if averaged is None else dict(averaged.state_dict())},
     }
-    packed = {name: pack(tree, lambda _, tensor: tensor.clone()) for name, tree in trees.items()}
-    snapshot = store.Snapshot(
-        step=step,
-        epoch=0,
-        why="a test",
-        metrics={},
-        exact=None,
-        tree={name: tree for name, (tree, _) in packed.items()},
-        tensors={f"{name}.safetensors": tensors for name, (_, tensors) in packed.items() if tensors},
-    )
-    return store.write(run / "checkpoints", snapshot)
+    return store.write(run / "checkpoints", snapshot_of(trees, fresh_copies(), step, 0, "a test"))
 
 
 # --- there and back -------------------------------------------------------------------------------------------------

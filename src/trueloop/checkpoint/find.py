@@ -9,7 +9,7 @@ from typing import Any
 
 from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.encode import unpack
-from trueloop.checkpoint.layout import FOLDER, parse_folder_name, placed
+from trueloop.checkpoint.layout import FOLDER, checkpoints_of, parse_folder_name, placed
 from trueloop.checkpoint.resume import FILES
 from trueloop.errors import CheckpointError
 
@@ -46,8 +46,7 @@ def find(folder: Path | str, step: int | None = None) -> Origin:
     if step is None and is_checkpoint(folder):
         stored = store.read(folder)
     else:
-        of_checkpoints = folder.name == FOLDER and not (folder / FOLDER).is_dir()
-        stored, passed = store.newest(folder if of_checkpoints else folder / FOLDER, step)
+        stored, passed = store.newest(checkpoints_of(folder), step)
     path = stored.entry.path
     tensors = {name: stored.tensors.get(file, {}) for name, file in FILES.items()}
     if stored.tree.keys() != FILES.keys():

@@ -94,6 +94,16 @@ def placed(folder: Path) -> Path:
     return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
+def checkpoints_of(run: Path) -> Path:
+    """Where a run's checkpoints lie; their folder itself is as good as the run's (a run may be called ``checkpoints``).
+
+    Example:
+        >>> checkpoints_of(Path("runs/mine")).as_posix(), checkpoints_of(Path("runs/mine/checkpoints")).as_posix()
+        ('runs/mine/checkpoints', 'runs/mine/checkpoints')
+    """
+    return run if placed(run).name == FOLDER and not (run / FOLDER).is_dir() else run / FOLDER
+
+
 def is_plain(name: str) -> bool:
     """Whether a name may stand in a manifest: of a file right here, never of one elsewhere.
 

@@ -17,7 +17,7 @@ from trueloop.checkpoint import store
 from trueloop.checkpoint.disk import DISK
 from trueloop.checkpoint.encode import unpack
 from trueloop.checkpoint.formats import Tensors, read_tensors
-from trueloop.checkpoint.layout import FOLDER, MANIFEST, parse_folder_name, placed
+from trueloop.checkpoint.layout import MANIFEST, checkpoints_of, parse_folder_name, placed
 from trueloop.checkpoint.names import fit, table
 from trueloop.checkpoint.tensors import DTYPES
 from trueloop.errors import ArgumentError, CheckpointError, DataError
@@ -212,7 +212,7 @@ def _read(file: Path) -> Tensors:
         return weights_of(store.read(file))
     if (file / NAME).is_file():
         return Tensors(read_tensors(file / NAME).by_name, [f"the weights are those in {file / NAME}"])
-    checkpoints = file if placed(file).name == FOLDER and not (file / FOLDER).is_dir() else file / FOLDER
+    checkpoints = checkpoints_of(file)
     if checkpoints.is_dir():
         stored, passed_over = store.newest(checkpoints)
         tensors, lines = weights_of(stored)

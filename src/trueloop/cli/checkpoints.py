@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from trueloop.checkpoint.layout import FOLDER, placed
+from trueloop.checkpoint.layout import FOLDER, checkpoints_of
 from trueloop.errors import ArgumentError, RunFolderError
 
 if TYPE_CHECKING:
@@ -87,10 +87,9 @@ def folder_of(run: Path) -> Path:
     """
     if not run.is_dir():
         raise RunFolderError(f"expected the folder of a run, got {str(run)!r}: there is none")
-    if (run / FOLDER).is_dir():
-        return run / FOLDER
-    if placed(run).name == FOLDER:
-        return run
+    checkpoints = checkpoints_of(run)
+    if checkpoints.is_dir():
+        return checkpoints
     raise RunFolderError(
         f"expected the folder of a run with checkpoints, got one without a folder {FOLDER!r}", file=run
     )
