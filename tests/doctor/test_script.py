@@ -299,6 +299,25 @@ def test_workers_and_processes_of_its_own_work_and_are_told_of_once(tmp_path: Pa
     assert any("trained nothing" in sentence for sentence in sentences)
 
 
+def test_a_forked_process_dies_of_a_signal_that_comes_at_once(tmp_path: Path) -> None:
+    ended, _ = doctored(
+        tmp_path,
+        """
+        import os, signal, time, torch
+        ends = set()
+        for _ in range(100):
+            child = os.fork()
+            if child == 0:
+                time.sleep(1)
+                os._exit(3)
+            os.kill(child, signal.SIGTERM)
+            ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(ends)
+        """,
+    )
+    assert ended.out == "{-15}\n"
+
+
 def test_compiled_code_and_functions_that_the_script_replaces_are_told(tmp_path: Path) -> None:
     _, report = doctored(
         tmp_path,

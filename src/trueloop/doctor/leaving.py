@@ -82,7 +82,19 @@ def told_before_leaving(tell: Callable[[str, int], int]) -> Iterator[None]:
 
 
 def quiet_in_forks(then: Callable[[], None]) -> None:
-    """In each process that is forked from now on, signals do what they would have done, and ``then`` is called."""
+    """In each process that is forked from now on, signals do what they would have done, and ``then`` is called.
+
+    Python drops what a new process was sent before it is ready, if a function of ours would hear it. So the kernel
+    keeps such signals back until they have their old meaning.
+    """
+    of_thread = threading.local()
+
+    def held_back() -> None:
+        ours = [number for number in SIGNALS if signal.getsignal(number) is _terminated]
+        of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def released() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, of_thread.mask)
 
     def forked() -> None:
         then()
@@ -90,8 +102,10 @@ def quiet_in_forks(then: Callable[[], None]) -> None:
             for number in SIGNALS:
                 if signal.getsignal(number) is _terminated:
                     signal.signal(number, signal.SIG_DFL)
+        released()
 
-    os.register_at_fork(after_in_child=forked)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=held_back, after_in_parent=released, after_in_child=forked)
 
 
 @contextmanager
