@@ -1,4 +1,4 @@
-"""The environments: ours, and ``.bench-venv`` with the peers, which is made here."""
+"""The environments: ours, and those with the peers, ``.bench-venv`` and ``.diagnosis-venv``, which are made here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from benchmarks.rounds import say
 TORCH = "2.13.0"
 FOLDER = ROOT / ".bench-venv"
 LIST = ROOT / "benchmarks" / "peers.txt"
-_STAMP = FOLDER / ".made"
+DIAGNOSIS_FOLDER = ROOT / ".diagnosis-venv"
+DIAGNOSIS_LIST = ROOT / "benchmarks" / "diagnosis" / "peers.txt"
 
 
 def ours() -> Path:
@@ -22,42 +23,57 @@ def ours() -> Path:
 
 def peers() -> tuple[Path, dict[str, str]]:
     """The peers' Python, and why some of them are missing; installs what is not there, once a version of the list."""
-    python = FOLDER / "bin" / "python"
-    if not (_STAMP.exists() and _STAMP.read_text() == LIST.read_text()):
-        _make(python)
-        _STAMP.write_text(LIST.read_text())
-    return python, _missing(python)
+    return _environment(FOLDER, LIST)
 
 
-def _make(python: Path) -> None:
+def diagnosis_peers() -> tuple[Path, dict[str, str]]:
+    """The same for the tools that diagnose."""
+    return _environment(DIAGNOSIS_FOLDER, DIAGNOSIS_LIST)
+
+
+def version_of(python: Path, package: str) -> str:
+    """The version of a package that is installed there."""
+    ask = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _environment(folder: Path, packages: Path) -> tuple[Path, dict[str, str]]:
+    python, stamp = folder / "bin" / "python", folder / ".made"
+    if not (stamp.exists() and stamp.read_text() == packages.read_text()):
+        _make(folder, python, packages)
+        stamp.write_text(packages.read_text())
+    return python, _missing(python, packages)
+
+
+def _make(folder: Path, python: Path, packages: Path) -> None:
     if not python.exists():
-        say(f"making {FOLDER}")
-        subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
-    (FOLDER / ".gitignore").write_text("*\n")
+        say(f"making {folder}")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    (folder / ".gitignore").write_text("*\n")
     say(f"installing torch {TORCH}")
     if _pip(
         python, f"torch=={TORCH}+cpu", "--retries", "0", "--extra-index-url", "https://download.pytorch.org/whl/cpu"
     ):
         problem = _pip(python, f"torch=={TORCH}")
         if problem:
-            raise SystemExit(f"torch {TORCH} cannot be installed into {FOLDER}: {problem}")
+            raise SystemExit(f"torch {TORCH} cannot be installed into {folder}: {problem}")
     say("installing the peers")
-    if _pip(python, f"torch=={TORCH}", "-r", str(LIST)):
-        for wanted in _wanted():  # one bad apple: the others by themselves
+    if _pip(python, f"torch=={TORCH}", "-r", str(packages)):
+        for wanted in _wanted(packages):  # one bad apple: the others by themselves
             problem = _pip(python, f"torch=={TORCH}", wanted)
             if problem:
                 say(f"{wanted} cannot be installed: {problem}")
 
 
-def _missing(python: Path) -> dict[str, str]:
+def _missing(python: Path, packages: Path) -> dict[str, str]:
     ask = "from importlib.metadata import distributions; print(*(d.metadata['Name'].lower() for d in distributions()))"
     found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
-    names = [wanted.partition("==")[0] for wanted in _wanted()]
+    names = [wanted.partition("==")[0] for wanted in _wanted(packages)]
     return {name: f"not installed: pip could not install {name}" for name in names if name not in found}
 
 
-def _wanted() -> list[str]:
-    lines = (line.partition("#")[0].strip() for line in LIST.read_text().splitlines())
+def _wanted(packages: Path) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in packages.read_text().splitlines())
     return [line for line in lines if line]
 
 

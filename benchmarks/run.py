@@ -8,6 +8,10 @@ measured and said; above a few percent, run it again when it is quiet. A peer th
 the table with its reason. ``--quick`` looks whether all works (minutes, writes nothing); ``--only overhead`` runs one
 case and leaves the others' sections in ``RESULTS.md``; ``--accuracy`` runs the slow comparison, and nothing else.
 
+``--only diagnosis`` runs ``trueloop doctor`` on a folder of scripts, and sets it beside what other tools said of them,
+which is kept (``diagnosis/said``); ``--ask torch-audit`` has one of those look at the scripts that it has not seen yet,
+``--minutes`` bounds each tool. Without the folder, that case is left out.
+
 A new variant is a function ``(work, epochs) -> Trained`` in ``peers/`` and a line in a case. A new case is a file in
 ``cases/`` with ``measure`` and ``section``, and a line below.
 """
@@ -25,7 +29,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the project, so that this folder's files shadow nothing
 
 from benchmarks import environment, machine, table  # noqa: E402
-from benchmarks.cases import accuracy, cnn, overhead, regression, saving, startup  # noqa: E402
+from benchmarks.cases import accuracy, cnn, diagnosis, listening, overhead, regression, saving, startup  # noqa: E402
 from benchmarks.rounds import How, Pool, Rounds, say  # noqa: E402
 
 CASES: dict[str, ModuleType] = {
@@ -34,22 +38,25 @@ CASES: dict[str, ModuleType] = {
     "overhead": overhead,
     "startup": startup,
     "saving": saving,
+    "listening": listening,
 }
 RESULTS = machine.ROOT / "benchmarks" / "RESULTS.md"
+DIAGNOSIS = "diagnosis"
+"""A case that trains nothing: scripts, each in a process of its own."""
 THREADS = (1, 2)
 
 
 def main() -> None:
     """Measures what is asked for, writes and prints it."""
     asked = _arguments()
-    names = [name for name in CASES if name in asked.only] if asked.only else list(CASES)
+    names = [name for name in (*CASES, DIAGNOSIS) if name in (asked.only or (*CASES, DIAGNOSIS))]
     how = How(ours=environment.ours(), peers=None, rounds=2 if asked.quick else asked.rounds, quick=asked.quick)
     if not asked.no_peers and not asked.accuracy and {"regression", "cnn"} & set(names):
         how.peers, how.peers_missing = environment.peers()
     started = time.monotonic()
-    order = [module.TITLE for module in (*CASES.values(), accuracy)]
+    order = sorted(module.TITLE for module in (*CASES.values(), accuracy, diagnosis))
     sections: dict[str, str] = {}
-    for sections in _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _measured(how, names):
+    for sections in _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _all(how, names, asked):
         if not asked.quick:  # after each part, so that a run that is broken off leaves what it has
             table.replace_sections(RESULTS, _top(how), sections, order)
     if asked.quick:
@@ -57,6 +64,18 @@ def main() -> None:
     else:
         print(RESULTS.read_text())
     say(f"{(time.monotonic() - started) / 60:.1f} minutes" + ("" if asked.quick else f"; written to {RESULTS}"))
+
+
+def _all(how: How, names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """All sections so far, again and again."""
+    sections: dict[str, str] = {}
+    training = [name for name in names if name != DIAGNOSIS]
+    for sections in _measured(how, training) if training else ():
+        yield sections
+    if DIAGNOSIS in names and (asked.cases.is_dir() or asked.only):
+        result = diagnosis.measure(how, asked.cases, asked.ask, asked.minutes)
+        body = f"{machine.stamp(result.disturbance.share)}\n\n{diagnosis.section(result)}"
+        yield sections | {diagnosis.TITLE: body}
 
 
 def _measured(how: How, names: list[str]) -> Iterator[dict[str, str]]:
@@ -113,12 +132,19 @@ in which every variant runs once, in random order, each in a process of its own;
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="2 short rounds, to see that all works; writes nothing")
-    parser.add_argument("--only", action="append", choices=list(CASES), help="this case only; may be repeated")
+    parser.add_argument("--only", action="append", choices=[*CASES, DIAGNOSIS], help="this case only; may be repeated")
     parser.add_argument("--no-peers", action="store_true", help="the loop by hand and trueloop only")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each case (default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="the slow comparison of accuracy, and nothing else")
     parser.add_argument("--seeds", type=int, default=3, help="for --accuracy (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="for --accuracy (default: %(default)s)")
+    parser.add_argument(
+        "--cases", type=Path, default=diagnosis.FOLDER, help="the scripts to diagnose (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ask", action="append", default=[], choices=list(diagnosis.PEERS), help="a tool to ask of scripts new to it"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="of diagnosis, for each tool (default: %(default)s)")
     return parser.parse_args()
 
 

@@ -56,10 +56,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"errors"},  # never the trainer: it listens to torch
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
+    "examine": LOOP | {"loop", "precision", "seeds", "checkpoint", "doctor", "verify_resume"},
     "state": SETUP | {"setup", "planning", "loop", "own_loop", "checkpoint", "observers"},
     "trainer": SETUP
     | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result", "consult"}
-    | {"verify_resume"},
+    | {"verify_resume", "examine"},
     "recipe": {"trainer", "result", "loop", "checkpoint"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are
     "cli": {"*"},  # nobody imports cli, but for `python -m trueloop`

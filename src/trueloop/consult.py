@@ -5,6 +5,8 @@ Probes are put in for a few steps at a time and taken out again: the steps betwe
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import deque
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -21,8 +23,8 @@ FIRST = 8
 """So many first steps are listened to in a row."""
 WINDOW = 2
 """So many in a row at each later listening: an order is seen only from one step to the next."""
-DOUBLING_UNTIL = 512
-"""Listenings begin at steps 16, 32, 64 … up to here, and then every so many: 2 of 512 at 1 ms cost 4 µs a step."""
+SHARE = 0.01
+"""Of the run's time; listening, with the steps that run meanwhile, takes no more of it after the first evaluation."""
 
 
 def consulted(events: Events) -> Events:
@@ -47,7 +49,7 @@ def consulted(events: Events) -> Events:
             explained.update(EXPLAINS.get(finding.name, ()))
             told.append(Found(turns.step, finding))
 
-    ear = Ear(Trace(sampled_rules(), found=found))
+    ear = Ear(Trace(sampled_rules(), found=found, close_steps=sys.maxsize))  # when to listen is decided here
     turns = Turns(ear)
     stop: Stop | None = None
     error: BaseException | None = None  # of whoever watches; to be thrown into the run
@@ -88,8 +90,9 @@ class Turns:
         self._ear = ear
         self.step = 0
         """Optimizer steps taken."""
-        self._until = 0
-        self._next = 0
+        self._until = 0  # the step at which it has heard enough
+        self._began = 0.0
+        self._rest_until = 0.0
         self._evaluated = False
         self._steps_per_epoch: int | None = None
 
@@ -98,29 +101,33 @@ class Turns:
         match event:
             case StepEnded(step=step):
                 self.step = step
-                if step >= self._until and self._ear.listens:
-                    self._pause(step)
-                if step + 1 >= self._next and not self._ear.listens:
-                    self._listen(step)
+                if self._ear.listens:
+                    if step >= self._until:
+                        self._pause()
+                elif time.perf_counter() >= self._rest_until:
+                    self._listen(WINDOW)
                 if not self._evaluated and self._steps_per_epoch and step % self._steps_per_epoch == 0:
-                    self._ear.listen()  # the first evaluation
+                    self._listen(0)  # the first evaluation
             case RunStarted(step=step, plan=plan):
                 self.step = step
                 self._steps_per_epoch = plan.steps_per_epoch
-                self._listen(step)
+                self._listen(FIRST)
             case EvalEnded(step=step):
                 self._evaluated = True
                 if step >= self._until:
-                    self._pause(step)
+                    self._pause()
             case EpochEnded(step=step):
                 if step >= self._until:
-                    self._pause(step)
+                    self._pause()
 
-    def _listen(self, step: int) -> None:
-        first = self._next == 0
-        self._until = step + (FIRST if first else WINDOW)
-        self._next = max(16, 2 * self._next) if self._next < DOUBLING_UNTIL else self._next + DOUBLING_UNTIL
-        self._ear.listen()
+    def _listen(self, steps: int) -> None:
+        if not self._ear.listens:
+            self._began = time.perf_counter()
+            self._until = self.step + steps
+            self._ear.listen()
 
-    def _pause(self, step: int) -> None:
-        self._ear.pause()
+    def _pause(self) -> None:
+        if self._ear.listens:
+            self._ear.pause()
+            now = time.perf_counter()
+            self._rest_until = now + (now - self._began) / SHARE

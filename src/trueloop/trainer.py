@@ -62,6 +62,7 @@ from trueloop.setup import (
 from trueloop.step import Settings
 
 if TYPE_CHECKING:
+    from trueloop.examine import Examined
     from trueloop.verify_resume.verdict import Verdict
 
 BATCH_SIZE = 256
@@ -378,6 +379,51 @@ class Trainer:
         from trueloop.verify_resume import verify_resume
 
         return verify_resume(self, train, val, how, verify_steps=verify_steps, timeout=timeout)
+
+    def examine(
+        self,
+        train: Any,
+        val: Any = None,
+        *,
+        max_steps: int = 200,
+        max_seconds: float = 10.0,
+        timeout: float = 120.0,
+        select: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        **how: Any,
+    ) -> Examined:
+        """Examines model, loss and data before a run: can one batch be learned, do splits share samples, …
+
+        Each examination is made in a fork of this process (on an accelerator in this one, and all is put back): the
+        trainer, the data and the random numbers stay as they are, to the bit.
+
+        Args:
+            train: as for ``fit``.
+            val: as for ``fit``.
+            max_steps: of a trial to learn a few samples of one batch by heart.
+            max_seconds: of the same.
+            timeout: seconds for one examination; it is then ended, and could not be judged.
+            select: only what speaks by the names of these rules: names, codes, or hundreds (``"5xx"``).
+            ignore: not these.
+            **how: what else ``fit`` takes; without ``batch_size``, data that needs one is read in batches of 32.
+
+        Returns:
+            All examinations; print it. ``findings`` are what is wrong, ``passed`` is whether nothing grave is.
+
+        Raises:
+            TrueloopError: bad input, as ``fit`` would raise it.
+
+        Example:
+            >>> import trueloop as tl
+            >>> trainer = Trainer(nn.Linear(2, 1), nn.MSELoss(), tl.optim.adam(lr=0.1))
+            >>> x = torch.randn(64, 2)
+            >>> trainer.examine((x[:48], x[:48, :1]), (x[48:], x[48:, :1]), select=["leak-between-splits"]).passed
+            True
+        """
+        from trueloop.examine import Limits, examine
+
+        limits = Limits(max_steps, max_seconds, timeout)
+        return examine(self, train, val, how, limits=limits, select=select, ignore=ignore)
 
     # --- 2. the stream ---------------------------------------------------------------------------------------------
 

@@ -72,6 +72,23 @@ def test_torchscript_reads_what_it_would_read() -> None:
     assert trace.silenced == []
 
 
+def scale(values: Tensor) -> Tensor:
+    return values * 2
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_torchscript_finds_the_names_that_a_class_uses() -> None:
+    class Scaled:  # a class is looked up from its caller's frame, a function by itself
+        def __init__(self) -> None:
+            self.factor = 3.0
+
+        def of(self, values: Tensor) -> Tensor:
+            return scale(values) * self.factor
+
+    with listening():
+        torch.jit.script(Scaled)
+
+
 def test_what_the_script_replaced_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     mine: Any = max
 

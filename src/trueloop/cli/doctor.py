@@ -1,4 +1,7 @@
-"""``trueloop doctor [FLAGS] script.py [its own flags]``: runs a script, unchanged, and says what is wrong with it."""
+"""``trueloop doctor [FLAGS] script.py [its own flags]``: runs a script, unchanged, and says what is wrong with it.
+
+``trueloop doctor --examine RECIPE [its own flags]`` is in ``examine.py``.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,20 @@ exit code: 0 nothing found, 1 a finding of the level of --fail-on or graver, 2 t
 
 Settings may stand in pyproject.toml, [tool.trueloop]: select, ignore, fail-on, show-passed, max-steps, max-seconds.
 `# trueloop: ignore[rule-name]` on a line keeps a finding back. `trueloop explain NAME` tells more of a rule.
+
+With --examine, what is named is a recipe, as for `trueloop train`: its model, loss and data are asked by experiments
+(can one batch be learned by heart, do the splits share samples, …) and nothing is trained. --max-steps and
+--max-seconds are then the limits of learning that batch (200 steps, 10 s).
 """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a script and listens."""
     given = _parser().parse_args(arguments)
+    if given.examine:
+        from trueloop.cli.examine import run as examine
+
+        return examine(given)
     from trueloop.doctor import settings as kept
     from trueloop.doctor.pages import codes
     from trueloop.doctor.script import Script
@@ -56,11 +67,9 @@ def run(arguments: Sequence[str]) -> int:
         {key: getattr(given, key) for key in ("select", "ignore", "fail_on", "show_passed", "max_steps", "max_seconds")}
     )
     rules = kept.Rules.chosen(codes(), settings.select, settings.ignore)
-    output = None if given.output is None else Path(given.output).absolute()  # the script may change the folder
-    if output is not None and not output.parent.is_dir():
-        raise ArgumentError("expected a file in a folder that exists, got one in a folder that does not", file=output)
+    output = output_file(given.output)
     _import_all(given.format)
-    with _place_for(given.format, output) as stream:
+    with place_for(given.format, output) as stream:
 
         def told(ran: Run) -> int:
             report = reported(ran, rules.speak)
@@ -153,13 +162,27 @@ def _asked(question: Any) -> str | None:
 
 
 def _tell(report: Report, form: Format, settings: Settings, output: Path | None, stream: TextIO | None) -> None:
-    from trueloop.doctor.output import counted, screen, text, written
+    from trueloop.doctor.output import screen, text, written
 
     if form == "text":
         colours, width = screen(stream if output is None else None)
         whole = text.write(report, colours=colours, width=width, show_passed=settings.show_passed)
     else:
         whole = written(report, form)
+    put(whole, report, output, stream)
+
+
+def put(whole: str, report: Report, output: Path | None, stream: TextIO | None) -> None:
+    """Writes a report where it is wanted: to a file, of which the stream then gets a word; or to the stream.
+
+    Args:
+        whole: the report, written.
+        report: what it says.
+        output: the file; None for the stream.
+        stream: None where nobody is to be told yet.
+    """
+    from trueloop.doctor.output import counted
+
     try:
         if output is not None:
             aside = output.with_name(f".{output.name}.{os.getpid()}")
@@ -173,8 +196,20 @@ def _tell(report: Report, form: Format, settings: Settings, output: Path | None,
         os.write(2, f"trueloop doctor: the report could not be written: {error}\n".encode())
 
 
+def output_file(given: str | None) -> Path | None:
+    """The file of ``--output``, absolute: the script may change the folder.
+
+    Raises:
+        ArgumentError: its folder does not exist.
+    """
+    output = None if given is None else Path(given).absolute()
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError("expected a file in a folder that exists, got one in a folder that does not", file=output)
+    return output
+
+
 @contextmanager
-def _place_for(form: Format, output: Path | None) -> Iterator[TextIO]:
+def place_for(form: Format, output: Path | None) -> Iterator[TextIO]:
     """Where the report goes, kept apart from what the script prints.
 
     A format for machines has standard output to itself: what the script and its children print there goes to standard
@@ -210,13 +245,14 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="trueloop doctor",
-        usage="trueloop doctor [FLAGS] (script.py | -m module) [its own flags]",
+        usage="trueloop doctor [FLAGS] (script.py | -m module | --examine RECIPE) [its own flags]",
         description=DESCRIPTION,
         epilog=ENDING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module")
+    parser.add_argument("--examine", action="store_true", help="examine a recipe instead of running a script")
     parser.add_argument("--format", choices=FORMATS, default="text")
     parser.add_argument("--output", metavar="FILE", help="write the report to a file")
     parser.add_argument("--fail-on", choices=LEVELS[::-1], help="the mildest level that sets the exit code 1 (warning)")

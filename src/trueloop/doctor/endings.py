@@ -17,7 +17,18 @@ LINEAR = frozenset(("Addmm", "Mm", "Bmm", "Baddbmm", "Addmv", "Mv", "Linear", "C
 ELEMENTWISE = frozenset(
     (
         *("Mean", "Sum", "Neg", "Add", "Sub", "Rsub", "Mul", "Div", "Pow", "Abs", "Sqrt", "Log", "Cosh"),
-        *("Where", "Maximum", "Clamp", "ClampMin", "ClampMax", "HuberLoss", "SmoothL1Loss", "MseLoss", "NllLoss"),
+        *(
+            "Where",
+            "Maximum",
+            "Minimum",
+            "Clamp",
+            "ClampMin",
+            "ClampMax",
+            "HuberLoss",
+            "SmoothL1Loss",
+            "MseLoss",
+            "NllLoss",
+        ),
     )
 )
 """What a loss that is written by hand is made of, between the difference and the scalar."""

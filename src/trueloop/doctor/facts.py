@@ -475,3 +475,17 @@ REACTIONS: dict[type, str] = {
     Ended: "ended",
 }
 """A rule reacts to a fact by a method of this name."""
+
+TRAINING = (
+    BackwardBegun,
+    BackwardEnded,
+    Zeroed,
+    Clipped,
+    Stepping,
+    Stepped,
+    Scaled,
+    Unscaled,
+    ScalerStepped,
+    ScalerUpdated,
+)
+"""Not told of a step that was heard in part only."""

@@ -60,6 +60,9 @@ SHAPE_ONLY = frozenset(
 """Operations that move values about and do not change them."""
 
 
+_ops: dict[str, str] = {}  # torch's name -> ours
+
+
 @dataclass(frozen=True)
 class Node:
     """An operation in the graph."""
@@ -70,8 +73,11 @@ class Node:
     @property
     def op(self) -> str:
         """The operation without its ending: ``Softmax`` of ``SoftmaxBackward0``, ``AccumulateGrad`` of a parameter."""
-        name = str(self.raw.name())
-        return name.partition("Backward")[0].rpartition("::")[2] or name
+        name = self.raw.name()
+        known = _ops.get(name)
+        if known is None:
+            known = _ops[name] = name.partition("Backward")[0].rpartition("::")[2] or name
+        return known
 
     @property
     def shape(self) -> tuple[int, ...] | None:

@@ -81,6 +81,29 @@ def names_of(thing: Any, depth: int = 1) -> tuple[str, ...]:
     return tuple(found)
 
 
+def maker(depth: int = 1, limit: int = 20) -> str | None:
+    """The running function that makes a loader for validation: ``val_dataloader``, a library's ``get_eval_dataloader``.
+
+    Example:
+        >>> code = compile("def get_val_loader(): return maker()\\nfound = get_val_loader()", "<string>", "exec")
+        >>> scope = {"maker": maker}
+        >>> exec(code, scope)
+        >>> scope["found"]
+        'get_val_loader'
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and limit:
+        name = frame.f_code.co_name
+        if "loader" in name.lower() and not name.startswith("__"):
+            words = {word.lower() for word in _WORDS.findall(name)}
+            if means_held_out(name) or ("eval" in words and not means_training(name)):
+                return name
+            if means_training(name):
+                return None
+        frame, limit = frame.f_back, limit - 1
+    return None
+
+
 def _attributes(thing: Any) -> dict[str, Any]:
     try:
         return dict(object.__getattribute__(thing, "__dict__"))

@@ -67,6 +67,8 @@ class Mixing:
     module: nn.Module | None = None
     reshapes: list[tuple[tuple[int, ...], tuple[int, ...], Place | None]] = field(default_factory=list)
     """Reshapes that read as exchanges of the batch's dimension with another: from, to, where."""
+    inside: list[tuple[tuple[int, ...], tuple[int, ...], Place | None]] = field(default_factory=list)
+    """Reshapes that read as bringing channels to the front for a convolution: no neighbour is needed to see it."""
 
 
 @dataclass
@@ -169,7 +171,7 @@ def _copyable(value: Any, depth: int = 4) -> bool:
 
 def _ask(model: nn.Module, fact: Called) -> Mixing | None:
     given = fact.inputs
-    first = next(tensors_in(given), None)
+    first = next(iter(tensors_in(given)), None)
     if first is None or first.dim() < 2 or variety(first) < BITS:
         return None
     size = len(first)
@@ -196,7 +198,7 @@ def _ask(model: nn.Module, fact: Called) -> Mixing | None:
         return None
     change = max(_change(a[:half], b[:half]) for a, b in pairs)
     if change <= CHANGED:
-        return Mixing()
+        return Mixing(inside=reshapes.inside)
     layer, moved = "", None
     for (name, module, out), (_, _, other) in zip(seen, seen_after, strict=False):
         if out is not None and other is not None and len(out) == size and _change(out[:half], other[:half]) > CHANGED:
@@ -228,7 +230,7 @@ def _call(
         if name:
 
             def keep(_: nn.Module, __: Any, output: Any, name: str = name, module: nn.Module = module) -> None:
-                first = next(tensors_in(output), None)
+                first = next(iter(tensors_in(output)), None)
                 seen.append((name, module, None if first is None or not first.dim() else first.detach().clone()))
 
             handles.append(module.register_forward_hook(keep))
@@ -249,6 +251,8 @@ class _Reshapes(TorchFunctionMode):
         self.size = size
         self.exchanging: list[tuple[tuple[int, ...], tuple[int, ...], Place | None]] = []
         self.over_batch: list[str] = []
+        self.inside: list[tuple[tuple[int, ...], tuple[int, ...], Place | None]] = []
+        self._turned: list[tuple[Tensor, tuple[int, ...], Place | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -256,6 +260,11 @@ class _Reshapes(TorchFunctionMode):
         if args and isinstance(args[0], Tensor):
             if name in ("view", "reshape", "flatten", "unflatten"):
                 self._reshaped(tuple(args[0].shape), tuple(result.shape))
+                if _channels_first(tuple(args[0].shape)) == result.shape != args[0].shape:
+                    self._turned.append((result, tuple(args[0].shape), here()))
+            elif name in ("conv1d", "conv2d", "conv3d"):
+                found = [(old, tuple(new.shape), place) for new, old, place in self._turned if new is args[0]]
+                self.inside.extend(found)
             elif name == "softmax" and result.shape[-2:] == (self.size, self.size) and result.shape[:-2].numel() == 1:
                 self.over_batch.append(name)
             elif name == "scaled_dot_product_attention" and args[0].shape[-2] == self.size:
@@ -273,6 +282,11 @@ class _Reshapes(TorchFunctionMode):
         before, after = _starts(old, self.size), _starts(new, self.size)
         if before and after and not before & after and self.size > 1:
             self.exchanging.append((old, new, here()))
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(samples, …, channels) as (samples, channels, …); nothing where one of them is 1, for then a reshape is right."""
+    return () if len(shape) < 3 or shape[-1] == 1 or 1 in shape[1:-1] else (shape[0], shape[-1], *shape[1:-1])
 
 
 def _starts(shape: tuple[int, ...], size: int) -> set[int]:

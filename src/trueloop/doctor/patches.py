@@ -27,6 +27,7 @@ class Patches:
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any, bool]] = []
+        self._users: list[ModuleType] | None = None
 
     def replace(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         """Puts ``wrap(original)`` in the place of ``owner.name``; where there is none, nothing happens."""
@@ -34,7 +35,10 @@ class Patches:
             return
         original, own = getattr(owner, name), name in vars(owner)
         put = wrap(original)
-        for place in [owner, *(_importers(name, original) if isinstance(owner, ModuleType) else [])]:
+        if self._users is None:
+            self._users = _users_modules()
+        importers = [module for module in self._users if getattr(module, "__dict__", {}).get(name) is original]
+        for place in [owner, *(importers if isinstance(owner, ModuleType) else [])]:
             setattr(place, name, put)
             self._done.append((place, name, original, put, own or place is not owner))
 
@@ -69,6 +73,7 @@ class Patches:
             The names that somebody else had replaced over ours, and that were left as they are.
         """
         lost = []
+        self._users = None
         while self._done:
             owner, name, original, put, own = self._done.pop()
             if getattr(owner, name, None) is not put:
@@ -80,11 +85,10 @@ class Patches:
         return lost
 
 
-def _importers(name: str, original: Any) -> list[ModuleType]:
-    """The user's modules that hold the function under the same name."""
+def _users_modules() -> list[ModuleType]:
+    """The user's modules: they may hold a function under its own name."""
     return [
         module
-        for module in list(sys.modules.values())
-        if getattr(module, "__dict__", {}).get(name) is original
-        and is_users(getattr(module, "__file__", None) or "<string>")
+        for name, module in list(sys.modules.items())
+        if is_users(getattr(module, "__file__", None) or f"<{name}>")
     ]

@@ -81,7 +81,8 @@ def stepped(trace: Trace, seen: OptimizerSeen, accumulated: Sequence[Accumulatio
         if trace.turn is not None and trace.turn[0] != turn[0] and trace.turn[1] != turn[1]:
             trace.turns += 1
         trace.turn = turn
-    for model in {one.model for one in passes}:
+    seen.models = tuple({one.model for one in passes})
+    for model in seen.models:
         model.first_step = trace.step if model.first_step is None else model.first_step
         model.last_step = trace.step
         model.steps += 1

@@ -6,6 +6,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -48,6 +49,7 @@ def users_frame(depth: int = 1) -> FrameType | None:
     return frame
 
 
+@cache
 def is_users(file: str) -> bool:
     """Whether a file is the user's own code: not installed, not Python's, not ours (our recipes count as the user's).
 
@@ -57,7 +59,7 @@ def is_users(file: str) -> bool:
         (True, False)
     """
     if file.startswith("<") and not file.startswith("<ipython"):
-        return file in ("<stdin>", "<string>")
+        return file in ("<stdin>", "<string>", "<__main__>")
     if file.startswith(_RECIPES):
         return True
     return not (file.startswith((_OURS, *_LIBRARIES)) or "site-packages" in file or "dist-packages" in file)

@@ -17,7 +17,8 @@ class Rows(NamedTuple):
     """The rows of a dataset."""
 
     base: tuple[int, ...]
-    """The dataset below all subsets; or, where it is made of tensors, the first of them: the same for the same data."""
+    """The dataset below all subsets; or, where it is made of tensors, the first of them: the same for the same data.
+    A list is known by its address, and by its length and ends, for another one may come to stand there."""
     kind: str
     """The dataset's class."""
     size: int | None
@@ -80,6 +81,8 @@ def _rows(dataset: Any, chains: list[Iterable[Any]]) -> Rows:
         first = dataset.tensors[0]
         own = first if first._base is None else first._base
         base = (serial(own), int(first.storage_offset()), *first.shape)
+    elif isinstance(dataset, list) and dataset:  # no weak reference: known by what it holds
+        base = (id(dataset), len(dataset), id(dataset[0]), id(dataset[-1]))
     parts = tuple(_rows(part, []) for part in dataset.datasets) if isinstance(dataset, ConcatDataset) else ()
     return Rows(base, type(dataset).__name__, size, _through(chains), parts)
 

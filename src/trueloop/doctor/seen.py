@@ -165,6 +165,8 @@ class OptimizerSeen:
     reach: dict[int, set[int]] = field(default_factory=dict)
     """A pass's number -> the ``id`` of the watched parameters whose gradients it has part in."""
     steps: int = 0
+    models: tuple[ModelSeen, ...] = ()
+    """Those whose passes it stepped on last."""
     course: Course = field(default_factory=Course)
     """How the numbers went: a row for each step that was looked at closely."""
     last_step_place: Place | None = None
@@ -197,8 +199,6 @@ class LoaderSeen:
     """Batches, over all iterations."""
     trains: bool = False
     """A backward went through a pass over one of its batches, and an optimizer stepped on it."""
-    orders: list[list[int]] = field(default_factory=list)
-    """For each of its first iterations: a fingerprint a batch, in order."""
     trained: list[int] = field(default_factory=list)
     """Which of its iterations (0 for the first) an optimizer stepped in."""
     rows: Rows | None = None

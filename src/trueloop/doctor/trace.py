@@ -35,13 +35,21 @@ if TYPE_CHECKING:
     from trueloop.doctor.rule import Rule
 
 CLOSE_STEPS = 200
-"""So many first steps are looked at closely; a guess: small scripts have 60-150 steps in all."""
-CLOSE_EVERY = 10
-"""After them, every so many."""
+"""So many first steps are heard; a guess: small scripts have 60-150 steps in all."""
+CLOSE_EVERY = 20
+"""After them, one of so many, in the beginning."""
+RARER = 50
+"""One of a hundred is heard after a hundred steps times this: it takes 1 ms, which a tiny step would notice."""
+ROUNDS = 2
+"""So many in a row for each optimizer: a GAN's two belong together, and an order is seen from one step to the next."""
 CLOSE_UNUSED = 400
 """So many first passes without gradients (validation) are looked at closely as well."""
 SAMPLES_KEPT = 300_000
 """Fingerprints kept on each side; 8 bytes each and a set's overhead."""
+
+
+Reactions = dict[type, list[tuple["Rule", Callable[[Any], Any]]]]
+"""Kind of fact -> the rules that react to it, with the method that does."""
 
 
 class Batch:
@@ -61,9 +69,14 @@ class Batch:
         self._refs = [weakref.ref(tensor) for tensor in tensors]
         self._lengths = {tensor.shape[0] for tensor in tensors if tensor.dim()}
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Its tensors, as long as they live."""
+        return [tensor for ref in self._refs if (tensor := ref()) is not None]
+
     def owns(self, tensors: Sequence[Tensor]) -> bool:
         """Whether one of these is of this batch itself, or a view of such."""
-        own = [tensor for ref in self._refs if (tensor := ref()) is not None]
+        own = self.tensors
         return any(tensor is one or tensor._base is one for tensor in tensors for one in own)
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
@@ -77,8 +90,8 @@ class Trace:
     Args:
         rules: makes the rules that are to listen, given the trace.
         found: called with each finding as soon as it is made.
-        close_steps: so many first optimizer steps are looked at closely (values are read, not only order and state).
-        close_every: after them, each so-many-th step is.
+        close_steps: so many first optimizer steps are heard.
+        close_every: after them, one of so many is, a few in a row; the longer the run, the rarer (up to a fifth).
 
     Example:
         >>> trace = Trace()
@@ -100,10 +113,21 @@ class Trace:
         self.process = os.getpid()
         self.started = time.monotonic()
         self.close_steps, self.close_every = close_steps, close_every
+        self._until, self._from, self._next = close_steps, 0, 0
         self.step = 0
         """Optimizer steps taken so far, of all optimizers."""
         self.close = True
         """Whether this step is looked at closely."""
+        self.dozes = False
+        """Steps are only counted just now."""
+        self.partial = False
+        """It woke in the middle of the step that runs just now."""
+        self.heard = 0
+        """Steps that were heard."""
+        self.costly: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        """What puts in, and what takes out, probes that cost time by being there."""
+        self.unheard_batch: tuple[LoaderSeen, Any] | None = None
+        """What a loader gave last while the trace dozed."""
         self.epoch: int | None = None
         """The epoch (0-based) of the training loader; None while that cannot be told."""
         self.backwards = 0
@@ -154,7 +178,7 @@ class Trace:
         self._found = found
         self._known: Any = WeakIdKeyDictionary()  # the script's models, optimizers and loaders -> what is known of each
         self.rules = [rule(self) for rule in rules]
-        self._reactions: dict[type, list[tuple[Rule, Callable[[Any], Any]]]] = {
+        self._reactions: Reactions = {
             fact: [(rule, getattr(rule, method)) for rule in self.rules if hasattr(rule, method)]
             for fact, method in facts.REACTIONS.items()
         }
@@ -163,10 +187,57 @@ class Trace:
         """Whether any rule reacts to this kind of fact; a probe leaves out work that nobody asks for."""
         return bool(self._reactions[kind])
 
+    # Between the steps that are heard
+
+    def rest(self) -> None:
+        """A step was taken: have enough been heard for now? Then the trace dozes, and steps are only counted."""
+        if self.step < self._until:
+            return
+        rare = max(self.close_every, min(5 * self.close_every, self.step // RARER))
+        self._from, self._next = self.step, self.step + (rare - 1) * self._window
+        self.dozes = True
+        self.running.clear()
+        self.open.clear()
+        self.last_pass = self.last_batch = None
+        for _, take_out in self.costly:
+            take_out()
+
+    def counted(self, optimizer: Optimizer) -> None:
+        """An optimizer stepped while the trace dozed."""
+        self.step += 1
+        seen = self.optimizer_of(optimizer)
+        seen.steps += 1
+        for model in seen.models:
+            model.steps += 1
+            model.last_step = self.step
+        if self.step >= self._next:
+            self.wake()
+
+    def stir(self) -> None:
+        """Something begins that should be heard (an epoch, a validation), unless it comes too often for that."""
+        if not self.dozes:
+            return
+        rare = 1 + (self._next - self._from) // self._window
+        if self.heard - self.close_steps < self._window + 2 * (self.step - self.close_steps) // rare:
+            self.wake()
+
+    def wake(self) -> None:
+        """Listens again. The step that runs just now is heard in part only, so its training is not judged."""
+        self.dozes, self.partial = False, True
+        self._until = self.step + self._window
+        for put_in, _ in self.costly:
+            put_in()
+
+    @property
+    def _window(self) -> int:
+        return 1 + ROUNDS * max(1, len(self.optimizers))
+
+    # Facts
+
     def tell(self, fact: facts.Fact) -> None:
         """Hands a fact to the rules that react to it. A rule that raises is put out and noted; the script goes on."""
         listeners = self._reactions[type(fact)]
-        if not listeners:
+        if not listeners or (self.partial and type(fact) in facts.TRAINING):
             return
         was_deaf, self.deaf = self.deaf, True
         grad = torch.is_grad_enabled()
@@ -174,7 +245,9 @@ class Trace:
         try:
             for rule, react in tuple(listeners):
                 try:
-                    self._keep(react(fact))
+                    found = react(fact)
+                    if found is not None:
+                        self._keep(found)
                 except Exception as error:
                     self._silence(rule, error)
         finally:
@@ -190,12 +263,17 @@ class Trace:
 
     def model_of(self, module: nn.Module) -> ModelSeen:
         """What is known of a root module; it is met for the first time if need be."""
-        seen: ModelSeen | None = self._known.get(module)
+        seen = self.known(module)
         if seen is None:
             seen = ModelSeen(len(self.models), weakref.ref(module), type(module).__name__)
             self._known[module] = seen
             self.models.append(seen)
             self.name_parameters(module)
+        return seen
+
+    def known(self, module: nn.Module) -> ModelSeen | None:
+        """What is known of a root module; None if it was never met."""
+        seen: ModelSeen | None = self._known.get(module)
         return seen
 
     def optimizer_of(self, optimizer: Optimizer) -> OptimizerSeen:
@@ -235,7 +313,7 @@ class Trace:
     @property
     def alternates(self) -> bool:
         """Whether optimizers take turns, each on losses of its own: a GAN, an actor and its critic."""
-        return self.turns >= 4 and 4 * self.turns >= self.step
+        return self.turns >= 4 and 4 * self.turns >= self.heard
 
     def evaluates(self, settled: Pass) -> bool:
         """Whether an unused pass was an evaluation, as far as is known when it is settled.
@@ -259,8 +337,8 @@ class Trace:
 
     # Findings
 
-    def _keep(self, findings: Iterable[Finding] | None) -> None:
-        for finding in findings or ():
+    def _keep(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
             key = (finding.name, finding.place, finding.message if finding.place is None else "")
             if not any(key == (f.name, f.place, f.message if f.place is None else "") for f in self.findings):
                 self.findings.append(finding)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from trueloop.doctor.trace import Trace
 
+FEW = 16
+"""A raw tensor of at most so many numbers may be a parameter; larger ones may be data, or a disturbance of it."""
+
 
 @dataclass
 class Reached:
@@ -43,13 +46,11 @@ class Untended:
 
     def backward(self, fact: BackwardBegun) -> None:
         """Counts what a backward is about to reach."""
-        from torch import nn
-
         self._hold(self._trace.optimizers)
         self.backwards += 1
         self._awake.update(one.model.number for one in fact.passes if one.training)
         for leaf in fact.graph.parameters.values():
-            if isinstance(leaf, nn.Parameter) and leaf not in self._held:
+            if counts(leaf) and leaf not in self._held:
                 seen = self._reached.get(leaf)
                 if seen is None:
                     self._reached[leaf] = Reached(1, figure(leaf))
@@ -61,6 +62,14 @@ class Untended:
         for name, parameter in fact.module.named_parameters():
             if name in fact.state:
                 self._held[parameter] = True
+
+    def given(self, tensors: Iterable[Any]) -> None:
+        """Leaves that are data: a model's inputs, or what gradients are taken of."""
+        from torch import Tensor
+
+        for one in tensors:
+            if isinstance(one, Tensor) and one.requires_grad and one.is_leaf:
+                self._held[one] = True
 
     def parameters(self, times: int) -> list[Tensor]:
         """Those that were reached so often, are in no optimizer now, and have not changed since.
@@ -94,6 +103,19 @@ class Untended:
             for seen in self._trace.optimizers:
                 for parameter in seen.parameters():
                     self._held[parameter] = True
+
+
+def counts(leaf: Tensor) -> bool:
+    """Whether a leaf is a parameter, or a few numbers that stand for one: a raw log-variance, a coefficient.
+
+    Example:
+        >>> import torch
+        >>> counts(torch.zeros(2, requires_grad=True)), counts(torch.zeros(8, 4, requires_grad=True))
+        (True, False)
+    """
+    from torch import nn
+
+    return isinstance(leaf, nn.Parameter) or (leaf.dim() <= 1 and leaf.numel() <= FEW)
 
 
 def figure(parameter: Tensor) -> float:

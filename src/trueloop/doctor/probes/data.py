@@ -5,27 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import torch
 from torch.utils import data
 from torch.utils.data import DataLoader, dataloader
-from torch.utils.weak import WeakIdKeyDictionary
 
 from trueloop.doctor.facts import Fetched, LoaderBegun, LoaderEnded, LoaderMade, Seeded, SplitMade
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.places import here
-from trueloop.doctor.samples import fingerprints, tensors_in
+from trueloop.doctor.samples import tensors_in
 from trueloop.doctor.trace import Batch, Trace
 
-ORDERS = 6
-"""So many first iterations of a loader are remembered, by a fingerprint a batch."""
+SEEN = "_trueloop_seen"
+"""An iterator's attribute: what is known of its loader."""
 
 
 def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     """Begins to listen; nothing but the patches has to be taken out."""
-    positions = WeakIdKeyDictionary()  # an iterator -> [its loader, batches so far]
 
     def elsewhere() -> bool:
         return trace.deaf or threading.get_ident() != trace.thread
@@ -48,10 +47,10 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
             if not elsewhere():
                 seen = trace.loader_of(self)
                 seen.iterations += 1
-                if seen.iterations <= ORDERS:
-                    seen.orders.append([])
-                positions[iterator] = [seen, 0]
+                with suppress(AttributeError):  # of a class that takes no more attributes: what it gives is not heard
+                    setattr(iterator, SEEN, seen)
                 trace.tell(LoaderBegun(seen, here()))
+                trace.stir()
             return iterator
 
         return begin
@@ -59,22 +58,24 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     def wrap_next(original: Any) -> Any:
         @wraps(original)
         def fetch(self: Any) -> Any:
-            if elsewhere() or self not in positions:
+            seen = None if elsewhere() else getattr(self, SEEN, None)
+            if seen is None:
                 return original(self)
-            seen, index = positions[self]
+            index = self._num_yielded
             began = time.perf_counter()
             try:
                 batch = original(self)
             except StopIteration:
                 trace.tell(LoaderEnded(seen, index))
+                trace.stir()
                 raise
             seconds = time.perf_counter() - began
-            positions[self][1] += 1
             seen.fetched += 1
+            if trace.dozes:
+                trace.unheard_batch = seen, batch
+                return batch
             tensors = list(tensors_in(batch))
             trace.last_batch = Batch(seen, tensors)
-            if seen.iterations <= ORDERS and tensors:
-                seen.orders[-1].append(hash(fingerprints(tensors[0])))
             trace.tell(Fetched(seen, batch, index, seconds, here()))
             return batch
 

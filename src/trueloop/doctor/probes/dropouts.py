@@ -56,5 +56,5 @@ def _attending(trace: Trace, original: Any) -> Any:
 
 def _tell(trace: Trace, kind: str, asked: bool) -> None:
     module, of = trace.running[-1]
-    if of is not None and not of.training and not trace.deaf and threading.get_ident() == trace.thread:
+    if of is not None and of.close and not of.training and not trace.deaf and threading.get_ident() == trace.thread:
         trace.tell(DroppedOut(kind, module, asked, of, here()))

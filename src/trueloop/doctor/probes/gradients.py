@@ -6,6 +6,7 @@ Around each backward the gradients of a few parameters of each optimizer are loo
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -20,8 +21,9 @@ from trueloop.doctor.graph import graph_of
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.phases import settle
 from trueloop.doctor.places import here
+from trueloop.doctor.samples import tensors_in
 from trueloop.doctor.seen import Accumulation, OptimizerSeen, Pass
-from trueloop.doctor.trace import Trace
+from trueloop.doctor.trace import Batch, Trace
 
 
 def install(trace: Trace, patches: Patches) -> Callable[[], None]:
@@ -42,7 +44,7 @@ def _always(put: Any, original: Any) -> Any:
 
 
 def _elsewhere(trace: Trace) -> bool:
-    return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
+    return torch.compiler.is_compiling() or trace.deaf or trace.dozes or threading.get_ident() != trace.thread
 
 
 def _backward(trace: Trace, original: Any) -> Any:
@@ -55,6 +57,8 @@ def _backward(trace: Trace, original: Any) -> Any:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        if trace.dozes and not trace.deaf and _is_broken(tensors):
+            _wake_at_once(trace)
         if _elsewhere(trace):
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         losses = tuple(t for t in ([tensors] if isinstance(tensors, Tensor) else tensors) if isinstance(t, Tensor))
@@ -143,6 +147,23 @@ def _values(losses: Sequence[Tensor], scale: float) -> tuple[float, ...] | None:
     with torch.no_grad():
         values = tuple(float(loss) / scale for loss in losses if loss.numel() == 1)
     return values if len(values) == len(losses) else None
+
+
+def _is_broken(loss: Any) -> bool:
+    """Whether a loss is not finite; asked where its value is at hand, since an accelerator would be waited for."""
+    if not isinstance(loss, Tensor) or loss.device.type != "cpu" or loss.numel() != 1 or loss.is_complex():
+        return False
+    return not math.isfinite(loss.item())
+
+
+def _wake_at_once(trace: Trace) -> None:
+    """A value broke while the trace dozed: this backward is heard, with the batch that led to it."""
+    if threading.get_ident() == trace.thread:
+        trace.wake()
+        trace.partial = False
+        if trace.unheard_batch is not None:
+            seen, batch = trace.unheard_batch
+            trace.last_batch = Batch(seen, list(tensors_in(batch)))
 
 
 def _tensors(given: Any) -> tuple[Tensor, ...]:

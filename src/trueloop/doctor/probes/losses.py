@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
@@ -45,13 +45,18 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     return lambda: None
 
 
+@cache
+def _arguments(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
 def _listening(trace: Trace, kind: str, original: Any) -> Any:
-    signature = inspect.signature(original)
-    first, second = list(signature.parameters)[:2]
+    names = _arguments(original)
+    first, second = names[:2]
 
     @wraps(original)
     def loss(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread:
+        if torch.compiler.is_compiling() or trace.deaf or trace.dozes or threading.get_ident() != trace.thread:
             return original(*args, **kwargs)
         output, error = None, None
         try:
@@ -60,14 +65,11 @@ def _listening(trace: Trace, kind: str, original: Any) -> Any:
             error = raised
             raise
         finally:
+            of = trace.last_pass
             if trace.wants(LossCalled):
-                try:
-                    given = signature.bind(*args, **kwargs).arguments
-                except TypeError:
-                    given = {}
+                given = {**dict(zip(names, args)), **kwargs}  # noqa: B905 - where it is called wrongly, it has raised
                 x, y = given.pop(first, None), given.pop(second, None)
                 if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-                    of = trace.last_pass
                     if of is not None and of.close and output is not None and output.dim() == 0 and readable(output):
                         of.losses.append(float(output.detach()))
                     trace.tell(LossCalled(kind, x, y, given, output, error, of, here()))

@@ -54,7 +54,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
 
 
 def _elsewhere(trace: Trace) -> bool:
-    return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
+    return torch.compiler.is_compiling() or trace.deaf or trace.dozes or threading.get_ident() != trace.thread
 
 
 def _choosing(trace: Trace, original: Any) -> Any:

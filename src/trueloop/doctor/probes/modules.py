@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trueloop.doctor.facts import Called, ForwardFailed, ModeSet, ModuleCalled
@@ -72,24 +73,38 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
             if inside or elsewhere():
                 return original(self, mode)
             inside.append(True)
+            changes = self.training != mode
             try:
                 result = original(self, mode)
             finally:
                 inside.clear()
             trace.tell(ModeSet(self, mode, here()))
+            if changes:
+                trace.stir()
             return result
 
         return train
 
     patches.replace(nn.Module, "train", wrap_train)
-    handles = [
-        hooks.register_module_forward_pre_hook(before),
-        hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
-    ]
+    handles: list[RemovableHandle] = []
 
-    def remove() -> None:
+    def put_in() -> None:
+        if not handles:
+            handles.append(hooks.register_module_forward_pre_hook(before))
+            handles.append(hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True))
+
+    def take_out() -> None:
         for handle in handles:
             handle.remove()
+        handles.clear()
+
+    put_in()
+    costly = put_in, take_out
+    trace.costly.append(costly)
+
+    def remove() -> None:
+        trace.costly.remove(costly)
+        take_out()
 
     return remove
 
@@ -114,11 +129,13 @@ def _begin(trace: Trace, module: nn.Module) -> Pass | None:
 
     What has no parameters (a loss, a metric, a transform) is no model: there is no pass, and what it calls may be one.
     """
-    if next(module.parameters(), None) is None:
-        return None
-    model = trace.model_of(module)
+    model = trace.known(module)
+    if model is None:
+        if next(module.parameters(), None) is None:
+            return None
+        model = trace.model_of(module)
     grad = torch.is_grad_enabled()
-    close = trace.close or (not grad and model.unused < CLOSE_UNUSED)
+    close = grad or model.unused < CLOSE_UNUSED
     if close or not model.passes:
         model.layers = two_modes(module)
     trace.passes += 1

@@ -49,7 +49,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         return init
 
     def stepping(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if elsewhere():
+        if trace.dozes or elsewhere():
             return
         seen = trace.optimizer_of(optimizer)
         if not seen.watched or (trace.close and not seen.accumulated):  # groups were added, layers frozen or thawed
@@ -58,14 +58,18 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         closure = any(one is not None for one in given)
         accumulated = tuple(seen.accumulated)
         trace.tell(Stepping(seen, accumulated, closure, trace.by_scaler is not None, here()))
-        parameters = seen.parameters()
-        many = sum(p.numel() for p in parameters) > COPIED_ALWAYS
-        copied = trace.close and trace.wants(Stepped) and not (many and trace.step % 10) and not closure
-        groups = [(list(group["params"]), float(group.get("lr", 0.0))) for group in optimizer.param_groups]
-        before[id(optimizer)] = (before_step(groups) if copied else None, accumulated, closure)
+        copies = None
+        if trace.close and trace.wants(Stepped) and not closure:
+            groups = [(list(group["params"]), float(group.get("lr", 0.0))) for group in optimizer.param_groups]
+            many = sum(p.numel() for parameters, _ in groups for p in parameters) > COPIED_ALWAYS
+            copies = None if many and trace.step % 10 else before_step(groups)
+        before[id(optimizer)] = (copies, accumulated, closure)
 
     def stepped(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if elsewhere():
+            return
+        if trace.dozes:
+            trace.counted(optimizer)
             return
         seen = trace.optimizer_of(optimizer)
         copies, accumulated, closure = before.pop(id(optimizer), (None, (), False))
@@ -80,10 +84,12 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         seen.reach.clear()
         phases.stepped(trace, seen, accumulated, passes)
         trace.step += 1
+        trace.heard += 1
         vitals = None if copies is None else after_step(copies)
         seen.course.add(trace.step - 1, accumulated, vitals)
         trace.tell(Stepped(seen, accumulated, passes, vitals, trace.by_scaler is not None, place))
-        trace.close = trace.step < trace.close_steps or trace.step % trace.close_every == 0
+        trace.partial = False
+        trace.rest()
         trace.lines.begin()
 
     patches.replace(Optimizer, "__init__", wrap_init)

@@ -22,7 +22,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         @wraps(original)
         def scale(self: Any, outputs: Any) -> Any:
             result = original(self, outputs)
-            if self.is_enabled() and not trace.deaf:
+            if self.is_enabled() and not (trace.deaf or trace.dozes):
                 if isinstance(result, Tensor):
                     trace.scaled = {id(result): float(self.get_scale())}
                 trace.tell(Scaled(self, here()))
@@ -33,7 +33,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     def wrap_unscale(original: Any) -> Any:
         @wraps(original)
         def unscale_(self: Any, optimizer: Any) -> Any:
-            if self.is_enabled() and not trace.deaf:
+            if self.is_enabled() and not (trace.deaf or trace.dozes):
                 trace.tell(Unscaled(self, optimizer, here()))
             return original(self, optimizer)
 
@@ -42,7 +42,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     def wrap_step(original: Any) -> Any:
         @wraps(original)
         def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self.is_enabled() or trace.deaf:
+            if not self.is_enabled() or trace.deaf or trace.dozes:
                 return original(self, optimizer, *args, **kwargs)
             outer, trace.by_scaler = trace.by_scaler, self
             steps = trace.step
@@ -58,7 +58,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         @wraps(original)
         def update(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(self, *args, **kwargs)
-            if self.is_enabled() and not trace.deaf:
+            if self.is_enabled() and not (trace.deaf or trace.dozes):
                 trace.tell(ScalerUpdated(self, here()))
             return result
 

@@ -6,6 +6,7 @@ the doctor computes.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -33,9 +34,13 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
 
 
 def _aside(trace: Trace, patches: Patches, original: Any) -> Any:
+    counts_frames = "_frames_up" in inspect.signature(original).parameters
+
     @wraps(original)
     def read(*args: Any, **kwargs: Any) -> Any:
         was_deaf, trace.deaf = trace.deaf, True
+        if counts_frames and len(args) < 3:  # the names that a class uses are those of its caller, one frame further up
+            kwargs["_frames_up"] = kwargs.get("_frames_up", 0) + 1
         try:
             with patches.aside():
                 return original(*args, **kwargs)

@@ -1,8 +1,9 @@
 """A softmax or an argmax runs over the batch: samples compete with each other in the place of classes.
 
 Sees: the softmax before a loss sums to 1 over the batch, or over positions, and not over the dimension where the
-loss expects the classes; or ``argmax`` (``max`` with indices) over dimension 0 of the table of scores, (samples,
-classes), of a model that was trained with cross-entropy.
+loss expects the classes; a softmax inside the model over dimension 0 of what has the input's samples and positions,
+where the loss has the samples first as well; or ``argmax`` (``max`` with indices) over dimension 0 of the table of
+scores, (samples, classes), of a model that was trained with cross-entropy.
 
 Why it matters: a sample's probabilities depend on which others are in its batch, and the loss pushes them against
 each other. An argmax over the batch names a sample for each class, not a class for each sample: the metric means
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.endings import class_dimension, dimension, softmax_behind
-from trueloop.doctor.facts import Chosen, LossCalled
+from trueloop.doctor.facts import BackwardBegun, Chosen, LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import off_one, readable
 from trueloop.doctor.rule import Rule
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 LOOKS = 5  # calls of the loss that are looked at on each line
+GRAPHS = 3  # the first graphs are read for softmaxes inside the model
 OFF = 0.05  # how far sums of probabilities may be from 1
 BY_CLASS = ("cross_entropy", "nll_loss", "kl_div")
 OTHERS = ("mse_loss", "l1_loss", "binary_cross_entropy", "smooth_l1_loss")
@@ -51,6 +53,7 @@ class ArgmaxOverWrongDimension(Rule):
         super().__init__(trace)
         self._looks: Counter[Place | None] = Counter()
         self._classes: dict[ModelSeen, int] = {}  # a model that gave (samples, classes) to cross-entropy -> classes
+        self._rows: tuple[int, int] | None = None  # the number of the pass before the last loss, and its scores' rows
         self._right = 0
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
@@ -60,6 +63,8 @@ class ArgmaxOverWrongDimension(Rule):
             return
         self._looks[fact.place] += 1
         scores = fact.input
+        if fact.of is not None and scores.dim():
+            self._rows = fact.of.number, len(scores)
         if not scores.requires_grad or scores.dim() < 2 or not readable(scores):
             return
         by_index = fact.kind in ("cross_entropy", "nll_loss") and not fact.target.is_floating_point()
@@ -84,6 +89,24 @@ class ArgmaxOverWrongDimension(Rule):
                 f"values sum to {_sum(scores, expected, log):.3f} over the classes (dim {expected}), 1 over dim {dim}",
                 place=node.place or fact.place,
                 related=[(fact.place, "the loss")] if node.place and node.place != fact.place else (),
+            )
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
+        if fact.number >= GRAPHS:
+            return
+        shape = next(
+            (of.shapes[0] for of in fact.passes if of.shapes and self._rows == (of.number, of.shapes[0][0])), ()
+        )
+        if len(shape) < 2 or shape[0] < 2 or shape[0] in shape[1:]:
+            return  # time may come first, or all pairs are meant
+        for node in fact.graph.of("Softmax"):
+            if node.shape is None or node.shape[:2] != shape[:2] or dimension(node) != 0 or node.place is None:
+                continue
+            yield self.finding(
+                f"the softmax runs over dim 0 of {node.shape}, the batch: samples compete with each other",
+                f"the model's input is {shape}, and the loss is given {shape[0]} samples",
+                place=node.place,
+                related=[(fact.place, "the backward through it")],
             )
 
     def chosen(self, fact: Chosen) -> Iterator[Finding]:
@@ -159,6 +182,24 @@ FIRES = {
             F.nll_loss(logp.reshape(-1, 3), x[..., :3].argmax(-1).reshape(-1)).backward()
             opt.step()
     """,
+    "attention that runs over the batch": """
+        class Pool(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.score, self.head = nn.Linear(4, 1), nn.Linear(4, 2)
+
+            def forward(self, x):
+                weights = F.softmax(self.score(x), dim=0)
+                return self.head((weights * x).sum(1))
+
+        model = Pool()
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 5, 4)
+            opt.zero_grad()
+            F.cross_entropy(model(x), (x[:, 0, 0] > 0).long()).backward()
+            opt.step()
+    """,
     "argmax over the batch in the metric": """
         model = nn.Linear(4, 3)
         opt = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -202,6 +243,24 @@ SILENT = {
             bag = torch.randn(7, 4)
             opt.zero_grad()
             F.cross_entropy(model(bag), (bag[:1, 0] > 0).long()).backward()
+            opt.step()
+    """,
+    "attention with time first": """
+        class Pool(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn, self.score, self.head = nn.GRU(4, 8), nn.Linear(8, 1), nn.Linear(8, 2)
+
+            def forward(self, x):
+                h = self.rnn(x)[0]
+                return self.head((torch.softmax(self.score(h), 0) * h).sum(0))
+
+        model = Pool()
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for length in (5, 16, 7):
+            x = torch.randn(length, 16, 4)
+            opt.zero_grad()
+            F.cross_entropy(model(x), (x[0, :, 0] > 0).long()).backward()
             opt.step()
     """,
     "classes first, then turned": """

@@ -1,7 +1,8 @@
 """Validation goes through the randomness of the training's augmentation.
 
 Sees: a loader that validates gives other inputs for the same samples (same labels, same order) each time, and shares
-its dataset, or its transform, with the training loader.
+its dataset, its transform, its collate function or the script's own class of dataset with the training loader, whose
+inputs change as well. A class that keeps no samples makes them as they are asked for: that is left alone.
 
 Why it matters: the model is judged on distorted samples: the figure is lower than it should be and jumps from one
 validation to the next, and so does every choice that is made by it.
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Evaluated, Fetched
 from trueloop.doctor.findings import Finding
+from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import fingerprints, tensors_in
 from trueloop.doctor.written import says
@@ -46,7 +49,9 @@ class _First:
 class _Known:
     seen: LoaderSeen
     transforms: dict[int, str]
-    """The serial numbers of what its dataset keeps that can be called, and their names."""
+    """The serial numbers of what its dataset keeps that can be called, and of its collate function; and their names."""
+    kind: tuple[str, str] | None
+    """The module and name of its dataset's class, if that is the script's own and keeps samples."""
     firsts: list[_First] = field(default_factory=list)
     epoch: set[int] = field(default_factory=set)
     """The samples of the first iteration."""
@@ -80,7 +85,7 @@ class AugmentedEvaluation(Rule):
             return
         known = self._known.get(seen.number)
         if known is None:
-            known = self._known[seen.number] = _Known(seen, _transforms(seen.dataset))
+            known = self._known[seen.number] = _Known(seen, _transforms(seen), _kind(seen.dataset))
         inputs = fingerprints(tensors[0])
         if fact.position == 0:
             known.firsts.append(_First(inputs, fingerprints(tensors[1])))
@@ -128,6 +133,8 @@ class AugmentedEvaluation(Rule):
                 for number, name in ours.transforms.items():
                     if number in theirs.transforms:
                         return f"its {name!r}"
+                if ours.kind and ours.kind == theirs.kind and 2 * theirs.again < theirs.fetched:
+                    return f"the class {ours.kind[1]}, whose samples change,"
         return ""
 
     def _random_base(self, training: list[LoaderSeen], seen: LoaderSeen) -> float | None:
@@ -157,16 +164,46 @@ def _continuous(labels: Any) -> bool:
     return bool(labels.is_floating_point() and labels.dim() > 1 and labels[0].numel() > 1)
 
 
-def _transforms(dataset: Any) -> dict[int, str]:
-    """What a dataset keeps that can be called: its transforms."""
-    from torch.utils.data import Subset
-
+def _transforms(seen: LoaderSeen) -> dict[int, str]:
+    """What a dataset keeps that can be called: its transforms; and how the loader makes a batch, if by a user's way."""
     from trueloop.doctor.rows import serial
+
+    found = {
+        serial(value): name for name, value in getattr(_base(seen.dataset), "__dict__", {}).items() if callable(value)
+    }
+    collate = getattr(seen.loader, "collate_fn", None)
+    if isinstance(collate, FunctionType) and is_users(collate.__code__.co_filename):
+        found[serial(collate)] = "collate_fn"
+    return found
+
+
+def _kind(dataset: Any) -> tuple[str, str] | None:
+    dataset = _base(dataset)
+    get = getattr(type(dataset), "__getitem__", None)
+    if not isinstance(get, FunctionType) or not is_users(get.__code__.co_filename) or not _keeps_samples(dataset):
+        return None
+    return get.__module__, type(dataset).__qualname__
+
+
+def _keeps_samples(dataset: Any) -> bool:
+    """Whether it holds as many arrays (or names of files) as it has samples; numbers alone are labels or seeds."""
+    try:
+        for kept in vars(dataset).values():
+            if hasattr(kept, "__getitem__") and not isinstance(kept, (str, dict)) and len(kept) == len(dataset):
+                first = kept[0]
+                if isinstance(first, (str, list, tuple)) or (hasattr(first, "ndim") and first.ndim > 0):
+                    return True
+    except Exception:  # whatever the user's own ``__len__`` or ``__getitem__`` raises
+        return False
+    return False
+
+
+def _base(dataset: Any) -> Any:
+    from torch.utils.data import Subset
 
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    kept = getattr(dataset, "__dict__", {})
-    return {serial(value): name for name, value in kept.items() if callable(value)}
+    return dataset
 
 
 def _differ(firsts: list[_First]) -> float | None:
@@ -211,9 +248,58 @@ FIRES = {
         a, b = Images(x[:90], y[:90], noisy), Images(x[90:], y[90:], noisy)
         run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
     """,
+    "noise in the class of both datasets": """
+        class Noisy(Dataset):
+            def __init__(self, x, y):
+                self.x, self.y = x, y
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i] + 0.1 * torch.randn(8), self.y[i]
+    """
+    + _IMAGES
+    + """
+        a, b = Noisy(x[:90], y[:90]), Noisy(x[90:], y[90:])
+        run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
+    """,
+    "one collate function for both": _IMAGES
+    + """
+        def collate(samples):
+            xs, ys = torch.stack([s[0] for s in samples]), torch.stack([s[1] for s in samples])
+            return noisy(xs), ys
+        train, val = list(zip(x[:90], y[:90])), list(zip(x[90:], y[90:]))
+        run(DataLoader(train, 10, shuffle=True, collate_fn=collate), DataLoader(val, 10, collate_fn=collate), 3)
+    """,
 }
 
 SILENT = {
+    "samples that are made as they are asked for": """
+        class Waves(Dataset):
+            def __init__(self, n):
+                self.y = torch.randint(1, 4, (n,))
+            def __len__(self):
+                return len(self.y)
+            def __getitem__(self, i):
+                return torch.sin(torch.linspace(0, 6, 8) * self.y[i] + torch.rand(1)), self.y[i] - 1
+    """
+    + _IMAGES
+    + """
+        run(DataLoader(Waves(90), batch_size=10, shuffle=True), DataLoader(Waves(30), batch_size=10), 3)
+    """,
+    "augmented by the class, but not for validation": """
+        class Noisy(Dataset):
+            def __init__(self, x, y, train):
+                self.x, self.y, self.train = x, y, train
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return (self.x[i] + 0.1 * torch.randn(8) if self.train else self.x[i]), self.y[i]
+    """
+    + _IMAGES
+    + """
+        a, b = Noisy(x[:90], y[:90], True), Noisy(x[90:], y[90:], False)
+        run(DataLoader(a, batch_size=10, shuffle=True), DataLoader(b, batch_size=10), 3)
+    """,
     "augmented only for training": _IMAGES
     + """
         a, b = Images(x[:90], y[:90], noisy), Images(x[90:], y[90:])

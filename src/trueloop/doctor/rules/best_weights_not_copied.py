@@ -1,8 +1,8 @@
 """The best weights were kept without a copy: training went on in them, and they are no longer the best.
 
 Sees: tensors of a ``state_dict()`` that was taken some steps ago are loaded into a model, or saved, and they are still
-the very tensors that the optimizer has been changing since. Or a variable called ``best…``, which held something else
-before, is the very model that is being trained.
+the very tensors that the optimizer has been changing since. Or a variable called ``best…``, which held no model
+before, is the very model that is being trained (nothing is said if weights were saved meanwhile, or copies loaded).
 
 Why it matters: ``state_dict()`` gives the live tensors. What is restored, saved or reported as the best is the last;
 early stopping does nothing.
@@ -16,14 +16,15 @@ file at that moment.
 
 from __future__ import annotations
 
+import ast
 import linecache
-import re
 import weakref
 from collections.abc import Iterator, Mapping
-from types import FrameType
+from functools import lru_cache
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trueloop.doctor.facts import StateLoaded, StateSaved, StateTaken, Stepped
+from trueloop.doctor.facts import Ended, StateLoaded, StateSaved, StateTaken, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.keepers import variables_of
 from trueloop.doctor.places import is_users, users_frame
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT_EVERY = 5  # steps
 KEPT = 200  # so many of the last states are remembered
+OBJECTS = 200  # variables of a function that are looked into
 SHARE = 0.5  # of a state's floating tensors that must be the old, live ones
 
 
@@ -60,23 +62,23 @@ class BestWeightsNotCopied(Rule):
         self._taken: list[_Taken] = []
         self._restored = 0
         self._unset: set[str] = set()  # variables called best… that held something else before
-        self._told = False
+        self._alias: Finding | None = None
+        self._saved = -1  # the step at which something was first saved
 
-    def stepped(self, fact: Stepped) -> Iterator[Finding]:
+    def stepped(self, fact: Stepped) -> None:
         """Looks now and then whether a variable called ``best…`` is the very model that is being trained."""
-        if self._told or not self.trace.close or self.trace.step % LOOKED_AT_EVERY:
+        if self._alias is not None or not self.trace.close or self.trace.heard % LOOKED_AT_EVERY:
             return
         held = {id(parameter) for parameter in fact.optimizer.parameters()}
         for name, value, other, place in _kept_as_best(held):
             if value is None:
                 self._unset.add(name)
-            elif name in self._unset:
-                self._told = True
-                yield self.finding(
+            elif name in self._unset and place is not None:
+                self._alias = self.finding(
                     f"'{name}' is the model itself, not a copy: it goes on being trained after it was kept as the best",
                     f"'{name}' and '{other}' are one object, and {fact.optimizer.kind} steps on its weights at step "
                     f"{self.trace.step}",
-                    place=place or fact.place,
+                    place=place,
                     related=[(fact.place, "this step changes the best weights as well")],
                 )
                 return
@@ -95,7 +97,7 @@ class BestWeightsNotCopied(Rule):
             names = dict(fact.module.named_parameters())
             given = [value for name, value in fact.state.items() if name in names and hasattr(value, "data_ptr")]
             if given and all(value.data_ptr() in own for value in given):
-                yield from self._alias(fact, own)
+                yield from self._own_loaded(fact, own)
             else:
                 self._restored += 1
             return
@@ -104,7 +106,13 @@ class BestWeightsNotCopied(Rule):
             return
         yield self._tell(old, fact.place, "loaded" if itself else "loaded into another model")
 
+    def ended(self, fact: Ended) -> Iterator[Finding]:
+        """Another name does no harm to who wrote the best weights to a file, or had a copy as well."""
+        if self._alias is not None and not self._restored and not 0 <= self._saved < self.trace.step:
+            yield self._alias
+
     def state_saved(self, fact: StateSaved) -> Iterator[Finding]:
+        self._saved = self.trace.step if self._saved < 0 else self._saved
         if not self.trace.step or not self._taken:
             return
         content = fact.content
@@ -140,9 +148,9 @@ class BestWeightsNotCopied(Rule):
         gone = any(seen.steps and seen.optimizer is None for seen in self.trace.optimizers)  # it lived in a function
         return self.trace.step if held or gone else 0
 
-    def _alias(self, fact: StateLoaded, own: set[int]) -> Iterator[Finding]:
+    def _own_loaded(self, fact: StateLoaded, own: set[int]) -> Iterator[Finding]:
         """A model is loaded from itself: what was kept is another name of it, or of its tensors."""
-        if self._told:
+        if self._alias is not None:
             return
         taken = next((one for one in reversed(self._taken) if any(address in own for address in one.tensors)), None)
         if taken is not None and self._stepped(fact.module):
@@ -167,11 +175,11 @@ class BestWeightsNotCopied(Rule):
 
 
 def _kept_as_best(held: set[int]) -> Iterator[tuple[str, object, str, Place | None]]:
-    """Variables called ``best…`` in the user's running functions.
+    """Variables called ``best…`` in the user's running functions, or in objects that these hold.
 
     Yields:
-        Its name; the model with these parameters if it is that, else None; the model's other name; the line that made
-        them one.
+        Its name; the model with these parameters, or None if it is no module at all; the model's other name; the line
+        that made them one.
     """
     from torch import nn
 
@@ -179,33 +187,59 @@ def _kept_as_best(held: set[int]) -> Iterator[tuple[str, object, str, Place | No
     while frame is not None:
         if is_users(frame.f_code.co_filename):
             variables = variables_of(frame)
-            owner = variables.get("self")
-            spaces = [("", variables), ("self.", dict(getattr(owner, "__dict__", {})))]
-            if isinstance(owner, nn.Module):
-                spaces[1][1].update(owner._modules)
-            for prefix, space in spaces:
-                for name, value in space.items():
-                    if "best" not in name.lower():
-                        continue
-                    model = isinstance(value, nn.Module) and any(id(p) in held for p in value.parameters())
-                    others = [key for key, one in space.items() if one is value and "best" not in key.lower()]
-                    if model and others:
-                        yield (
-                            prefix + name,
-                            value,
-                            prefix + others[0],
-                            _alias_line(frame, prefix + name, prefix + others[0]),
-                        )
-                    elif not model:
-                        yield prefix + name, None, "", None
+            spaces = [("", variables), *_objects(variables)]
+            named = [(prefix + name, value) for prefix, space in spaces for name, value in space.items()]
+            for name, value in named:
+                if "best" not in name.rpartition(".")[2].lower():
+                    continue
+                model = isinstance(value, nn.Module) and any(id(p) in held for p in value.parameters())
+                others = [key for key, one in named if one is value and "best" not in key.lower()]
+                if model and others:
+                    yield name, value, others[0], _alias_line(frame.f_code.co_filename, name)
+                elif not isinstance(value, nn.Module):
+                    yield name, None, "", None
         frame = frame.f_back
 
 
-def _alias_line(frame: FrameType, name: str, other: str) -> Place | None:
-    pattern = re.compile(rf"(?:^|[\s,(]){re.escape(name)}\s*(?:,.*)?=(?!=).*\b{re.escape(other)}\b")
-    file = frame.f_code.co_filename
-    lines = enumerate(linecache.getlines(file), 1)
-    return next((Place(file, number) for number, line in lines if pattern.search(line)), None)
+def _objects(variables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What stands in objects of the user's own classes: the trainer, a keeper of the best."""
+    from torch import nn
+
+    for name, value in list(variables.items())[:OBJECTS]:
+        if isinstance(value, (type, ModuleType)) or not hasattr(value, "__dict__"):
+            continue
+        made = getattr(type(value).__init__, "__code__", None)
+        if name == "self" or (made is not None and is_users(made.co_filename)):
+            inside = dict(vars(value))
+            if isinstance(value, nn.Module):
+                inside.update(value._modules)
+            yield f"{name}.", inside
+
+
+@lru_cache(maxsize=64)
+def _alias_line(file: str, name: str) -> Place | None:
+    """Where a variable or attribute of this name is set to another variable."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return None
+    last = name.rpartition(".")[2]
+    for node in ast.walk(tree):
+        for target, value in _assigned(node):
+            named = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", None)
+            if named == last and isinstance(value, (ast.Name, ast.Attribute)):
+                return Place(file, target.lineno)
+    return None
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Each target of an assignment with its value, also where several stand side by side."""
+    if not isinstance(node, ast.Assign):
+        return
+    for target in node.targets:
+        yield target, node.value
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            yield from zip(target.elts, node.value.elts, strict=False)
 
 
 def _tensors(state: Mapping[str, Any]) -> list[Tensor]:
@@ -286,6 +320,26 @@ FIRES = {
 
         train(nn.Linear(4, 1))
     """,
+    "an object keeps the model by reference": """
+        # best_model = model is what it does, one line of many
+        class EarlyStopping:
+            def __init__(self):
+                self.best, self.best_model = 1e9, None
+
+            def __call__(self, loss, model):
+                if loss < self.best:
+                    self.best, self.best_model = loss, model
+
+        net, stopper = nn.Linear(4, 1), EarlyStopping()
+        opt = torch.optim.SGD(net.parameters(), lr=0.05)
+        for epoch in range(6):
+            for _ in range(5):
+                opt.zero_grad()
+                F.mse_loss(net(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                opt.step()
+            with torch.no_grad():
+                stopper(F.mse_loss(net(torch.ones(8, 4)), torch.zeros(8, 1)).item(), net)
+    """,
     "another name of the same model": """
         model = nn.Linear(4, 1)
         opt = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -313,6 +367,38 @@ SILENT = {
             model = train(nn.Linear(4, 1))
         best_model = nn.Linear(4, 1)
         train(best_model)
+    """,
+    "a population whose best changes": """
+        members = []
+        for lr in (0.01, 0.02, 0.05):
+            net = nn.Linear(4, 1)
+            members.append([net, torch.optim.SGD(net.parameters(), lr=lr), 0.0])
+        for turn in range(4):
+            for member in members:
+                net, opt, _ = member
+                for _ in range(5):
+                    opt.zero_grad()
+                    F.mse_loss(net(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                    opt.step()
+                member[2] = F.mse_loss(net(torch.ones(8, 4)), torch.zeros(8, 1)).item()
+            members.sort(key=lambda one: one[2])
+            best_net = members[0][0]
+            members[-1][0].load_state_dict(best_net.state_dict())
+    """,
+    "another name, and a file": """
+        import io
+        model, best, best_model = nn.Linear(4, 1), 1e9, None
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(6):
+            for _ in range(5):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                opt.step()
+            if best_model is None:
+                best_model, file = model, io.BytesIO()
+                torch.save(best_model.state_dict(), file)
+        file.seek(0)
+        model.load_state_dict(torch.load(file))
     """,
     "a deep copy": """
         import copy

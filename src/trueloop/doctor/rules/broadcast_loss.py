@@ -102,15 +102,13 @@ def crossed(one: Shape, other: Shape) -> bool:
     Example:
         >>> crossed((8, 1), (8,)), crossed((8,), (8, 1)), crossed((8, 1), (8, 1)), crossed((8, 3), (3,))
         (True, True, False, False)
+        >>> crossed((8, 1, 5), (8, 5)), crossed((8, 8, 1), (8, 8)), crossed((8, 5, 1), (5, 1))
+        (True, True, False)
     """
     short, long = sorted((one, other), key=len)
-    return (
-        len(long) == len(short) + 1
-        and bool(short)
-        and short[0] > 1
-        and long[:2] == (short[0], 1)
-        and long[2:] == short[1:]
-    )
+    if not short or short[0] < 2:
+        return False
+    return long in ((short[0], 1, *short[1:]), (*short, 1))
 
 
 def _table(one: Shape, other: Shape) -> Shape:
@@ -167,6 +165,26 @@ FIRES = {
             y = x.sum(1, keepdim=True)
             opt.zero_grad()
             huber(model(x).squeeze(), y).backward()
+            opt.step()
+    """,
+    "a forecast of as many steps as samples": """
+        model = nn.GRU(1, 1, batch_first=True)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(6):
+            x = torch.randn(8, 8, 1)
+            opt.zero_grad()
+            F.l1_loss(model(x)[0], x[:, :, 0].roll(1, 1)).backward()
+            opt.step()
+    """,
+    "advantages of another shape, clipped": """
+        policy = nn.Linear(4, 2)
+        opt = torch.optim.Adam(policy.parameters(), lr=0.01)
+        for _ in range(6):
+            states, actions, advantage = torch.randn(16, 4), torch.randint(0, 2, (16, 1)), torch.randn(16)
+            ratio = (torch.log_softmax(policy(states), 1).gather(1, actions) + 0.7).exp()
+            loss = -torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+            opt.zero_grad()
+            loss.backward()
             opt.step()
     """,
     "advantages of another shape": """

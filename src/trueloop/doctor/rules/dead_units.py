@@ -73,7 +73,7 @@ class DeadUnits(Rule):
             yield from self._judge(key, FEWEST)
 
     def _looking(self) -> bool:
-        return self.trace.close and (self.trace.step % EVERY == 0 or self.trace.backwards < EVERY)
+        return self.trace.close and (self.trace.heard % EVERY == 0 or self.trace.backwards < EVERY)
 
     def _look(self, fact: BackwardBegun) -> Iterator[Finding]:
         for one in activations(fact.graph, "Relu"):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from trueloop.doctor.facts import Called, Ended, Evaluated, LoaderBegun, LoaderMade, LossCalled, Settled
 from trueloop.doctor.findings import Finding
-from trueloop.doctor.meant import called_validation, means_held_out, means_training, names_of
+from trueloop.doctor.meant import called_validation, maker, means_held_out, means_training, names_of
 from trueloop.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class EvaluationOnTrainingData(Rule):
         super().__init__(trace)
         self._made: list[LoaderSeen] = []
         self._names: dict[int, tuple[str, ...]] = {}
+        self._makers: dict[int, str] = {}  # loader -> the function that made it, where its name says validation
         self._said: dict[int, bool | None] = {}  # a pass -> whether it is called validation
         self._rounds: dict[tuple[int, int | None], list[Round]] = {}  # over training data
         self._held_out = 0
@@ -49,6 +50,8 @@ class EvaluationOnTrainingData(Rule):
 
     def loader_made(self, fact: LoaderMade) -> None:
         self._made.append(fact.loader)
+        if (name := maker()) is not None:
+            self._makers[fact.loader.number] = name
 
     def loader_begun(self, fact: LoaderBegun) -> None:
         if fact.loader.iterations <= 3 and (loader := fact.loader.loader) is not None:
@@ -86,9 +89,11 @@ class EvaluationOnTrainingData(Rule):
             loader = of.loader
             said = [self._said.get(one.number) for each in rounds for one in each.passes]
             names = () if loader is None else self._names.get(loader.number, ())
-            if loader is not None and not loader.trains and means_held_out(*names):
+            made = None if loader is None or means_training(*names) else self._makers.get(loader.number)
+            if loader is not None and not loader.trains and (made is not None or means_held_out(*names)):
                 partner = next((other for other in of.model.loaders if _same(loader, other)), None)
-                how = f"{_meant(names)!r} gives the same samples as the training loader"
+                called = f"{_meant(names)!r}" if means_held_out(*names) else f"the loader that {made!r} makes"
+                how = f"{called} gives the same samples as the training loader"
             elif self._held_out or False in said:
                 continue  # a report on training
             elif loader is not None and (unused := self._unused(of)) is not None:
@@ -141,6 +146,25 @@ def _meant(names: tuple[str, ...]) -> str:
 
 
 FIRES = {
+    "a function that makes the validation's loader from the training data": """
+        class Module:
+            def __init__(self):
+                self.train = [(torch.randn(8), torch.randn(1)) for _ in range(90)]
+            def train_dataloader(self):
+                return DataLoader(self.train, batch_size=10, shuffle=True)
+            def val_dataloader(self):
+                return DataLoader(self.train, batch_size=30)
+        data = Module()
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in data.train_dataloader():
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                total = sum(F.mse_loss(model(a), b).item() for a, b in data.val_dataloader())
+    """,
     "the training loader is handed over": """
         train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
         train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
@@ -184,6 +208,23 @@ FIRES = {
 }
 
 SILENT = {
+    "a function that makes loaders of a part each": """
+        x, y = torch.randn(120, 8), torch.randn(120, 1)
+        def get_loader(rows, shuffle):
+            return DataLoader(TensorDataset(x[rows], y[rows]), batch_size=10, shuffle=shuffle)
+        def get_val_loader():
+            return get_loader(slice(90, 120), False)
+        train, val = get_loader(slice(0, 90), True), get_val_loader()
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in train:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                total = sum(F.mse_loss(model(a), b).item() for a, b in val)
+    """,
     "a report on training": """
         loader = DataLoader(TensorDataset(torch.randn(90, 8), torch.randn(90, 1)), batch_size=10, shuffle=True)
         model = nn.Linear(8, 1)

@@ -75,7 +75,7 @@ class IterableNotSharded(Rule):
             return
         from trueloop.doctor.samples import fingerprints, tensors_in, variety
 
-        first = next(tensors_in(fact.batch), None)
+        first = next(iter(tensors_in(fact.batch)), None)
         if first is None or first.device.type != "cpu" or first.dim() == 0:
             return
         if stream.bits < 0 and len(first) > 1:

@@ -2,8 +2,8 @@
 
 Sees: the same samples (by a fingerprint of their values, or by their rows in one dataset) in training passes and,
 later, in evaluation passes of the same model. Small sets of values that coincide by chance do not count: the samples
-must be able to differ by 16 bits or more (an iris flower's four values), by 30 where only a part is shared; both are
-guesses.
+must be able to differ by 16 bits or more (an iris flower's four values), by 30 where only a part is shared; and rows
+that are common by nature (a short text as a bag of words, a row of the usual answers) do not count. All are guesses.
 
 Why it matters: the evaluation asks for what the model has seen. It rewards learning by heart, and says little of new
 data; choices that are made by it (when to stop, which model) are wrong too.
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Called, Ended, OptimizerMade, Settled
+from trueloop.doctor.facts import Called, Ended, LossCalled, OptimizerMade, Settled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 
@@ -37,6 +37,9 @@ WHOLE = 0.95
 MOST = 0.6  # an evaluation that covers so much of the training set is a report on it, or a look at all the data
 BITS, BITS_PART = 16.0, 30.0
 PASSES = 200  # evaluation passes that are kept of each group
+RICH = 300.0  # bits of a typical sample: with more (pictures, long texts), none is common by nature
+COMPARED, MOST_COMPARED = 16, 4096  # samples of a pass, to tell by it what is common
+LOOKED = 40  # evaluation passes whose samples are asked how common they are
 
 
 @dataclass
@@ -58,6 +61,8 @@ class _Learner:
     place: Place | None = None
     loaders: dict[int, LoaderSeen] = field(default_factory=dict)
     groups: dict[object, _Group] = field(default_factory=dict)
+    common: set[int] = field(default_factory=set)  # samples of evaluations that may come again by chance
+    looked: int = 0
 
     @property
     def closed(self) -> bool:
@@ -89,19 +94,39 @@ class LeakBetweenSplits(Rule):
         self._learners: dict[int, _Learner] = {}
         self._compared = 0
         self._told = False
+        self._masked: set[int] = set()  # models that learn from the labels of a part of each batch
+
+    def loss_called(self, fact: LossCalled) -> None:
+        of = fact.of
+        if of is not None and of.grad and of.shapes and of.shapes[0] and fact.input.shape[:1] != of.shapes[0][:1]:
+            self._masked.add(of.model.number)
 
     def called(self, fact: Called) -> None:
         of = fact.of
         learner = self._learners.get(of.model.number)
         if not of.samples or (learner is not None and learner.bits >= 0):
+            if learner is not None and not of.grad and BITS_PART <= learner.bits < RICH and learner.looked < LOOKED:
+                self._mark_common(learner, fact)
             return
         from trueloop.doctor.samples import tensors_in, variety
 
         if learner is None:
             learner = self._learners[of.model.number] = _Learner(of.model)
-        first = next(tensors_in(fact.inputs), None)
+        first = next(iter(tensors_in(fact.inputs)), None)
         if first is not None and len(of.samples) > 3:
             learner.bits = variety(first) if first.dim() > 1 and first[0].numel() > 1 else 0.0
+
+    def _mark_common(self, learner: _Learner, fact: Called) -> None:
+        """Samples that hold little but what most of their batch hold: they stand on both sides of any split."""
+        from trueloop.doctor.samples import surprise, tensors_in
+
+        first = next(iter(tensors_in(fact.inputs)), None)
+        if first is None or len(first) != len(fact.of.samples) or not COMPARED <= len(first) <= MOST_COMPARED:
+            return
+        learner.looked += 1
+        least = min(max(learner.bits / 2, BITS), BITS_PART)
+        bits = zip(fact.of.samples, surprise(first), strict=True)
+        learner.common.update(sample for sample, own in bits if own < least)
 
     def settled(self, fact: Settled) -> None:
         of = fact.of
@@ -118,7 +143,8 @@ class LeakBetweenSplits(Rule):
                 learner.fresh.append((len(of.samples), len(new)))
                 known.update(dict.fromkeys(new, of.number))
         elif learner.trained:
-            key: object = of.place if of.loader is None else of.loader.number
+            # one line may call the model on a gallery and on queries
+            key: object = (of.place, len(of.samples)) if of.loader is None else of.loader.number
             group = learner.groups.get(key)
             if group is None:
                 group = learner.groups[key] = _Group(of.loader)
@@ -188,18 +214,20 @@ class LeakBetweenSplits(Rule):
         return None
 
     def _by_values(self, learner: _Learner, group: _Group) -> _Overlap | None:
-        if learner.bits < BITS:
+        if learner.bits < BITS or learner.model.number in self._masked:
             return None
         trained, samples, shared = learner.trained, set(), set()
         whole = part = none = 0
         for one in group.passes:
-            known = {sample for sample in one.samples if sample}
+            known = {sample for sample in one.samples if sample and sample not in learner.common}
             if not known:
                 continue
             hits = {sample for sample in known if trained.get(sample, one.number) < one.number}
             share = len(hits) / len(known)
             if group.loader is None and len(known) >= FEW:
                 whole, part, none = whole + (share >= WHOLE), part + (0 < share < WHOLE), none + (share == 0)
+                if share >= WHOLE and len(known) == len(one.samples):
+                    part = 0  # before, not all of it had been trained on yet
                 if share >= WHOLE and len(group.passes) > 1:
                     continue  # one line may evaluate on several splits: this was the training set
             samples |= known
@@ -288,6 +316,20 @@ FIRES = {
             with torch.no_grad():
                 model(held)
     """,
+    "long texts as bags of words, of which some stand on both sides": """
+        x = (torch.rand(400, 120) < 0.2).float()
+        x[350:380] = x[:30]
+        y = x[:, :20].sum(1, keepdim=True)
+        model = nn.Linear(120, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(300).split(50):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(x[300:]), y[300:])
+    """,
     "splits that overlap, augmented": """
         class Noisy(Dataset):
             def __init__(self, rows):
@@ -313,6 +355,53 @@ FIRES = {
 }
 
 SILENT = {
+    "the unlabelled half of each batch is of the domain that is evaluated": """
+        source, target = torch.randn(200, 12), torch.randn(200, 12) + 0.5
+        y, z = (source[:, 0] > 0).long(), (target[:, 0] > 0.5).long()
+        body, classes, domains = nn.Linear(12, 16), nn.Linear(16, 2), nn.Linear(16, 2)
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.classes, self.domains = body, classes, domains
+            def forward(self, x):
+                h = self.body(x).relu()
+                return self.classes(h), self.domains(h)
+        net = Net()
+        opt = torch.optim.Adam(net.parameters(), lr=1e-2)
+        side = torch.arange(2).repeat_interleave(32)
+        for it in range(90):
+            i, j = torch.randint(200, (2, 32))
+            label, domain = net(torch.cat([source[i], target[j]]))
+            loss = F.cross_entropy(label[:32], y[i]) + 0.1 * F.cross_entropy(domain, side)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            if it % 15 == 14:
+                net.eval()
+                with torch.no_grad():
+                    print("target accuracy", (net(target)[0].argmax(1) == z).float().mean().item())
+                net.train()
+    """,
+    "retrieval: the gallery is the training set": """
+        centers = 3 * torch.randn(5, 16)
+        which = torch.randint(0, 5, (300,))
+        data = centers[which] + 0.2 * torch.randn(300, 16)
+        held = centers.repeat(10, 1) + 0.2 * torch.randn(50, 16)
+        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+        opt = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for it in range(120):
+            anchor, other = torch.randint(0, 300, (2, 32))
+            alike = (which[anchor] == which[other]).float() * 2 - 1
+            loss = F.cosine_embedding_loss(model(data[anchor]), model(data[other]), alike)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            if it % 20 == 0:
+                with torch.no_grad():
+                    d = torch.cdist(model(held), model(data))
+                print((which[d.argmin(1)] == torch.arange(5).repeat(10)).float().mean().item())
+    """,
     "a report on the training data beside a validation": """
         x = torch.randn(120, 8)
         y = (x[:, 0] > 0).long()
@@ -328,6 +417,22 @@ SILENT = {
                 F.cross_entropy(model(xt[rows]), yt[rows]).backward()
                 opt.step()
             accuracy(xt, yt), accuracy(xv, yv)
+    """,
+    "short texts as bags of words": """
+        lengths = torch.randint(1, 6, (500,))
+        x = torch.zeros(500, 40)
+        for row, length in enumerate(lengths):
+            x[row, (torch.rand(length) ** 2 * 40).long()] = 1
+        y = x[:, :20].sum(1, keepdim=True)
+        model = nn.Linear(40, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(4):
+            for rows in torch.randperm(400).split(50):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                F.mse_loss(model(x[400:]), y[400:])
     """,
     "few states that come again by right": """
         states = torch.randint(0, 2, (300, 6)).float()

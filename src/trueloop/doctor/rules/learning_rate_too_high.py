@@ -2,9 +2,10 @@
 
 Sees: for at least a tenth of the steps the loss is more than twice the first one, in the last quarter it is still no
 better than at the start (or three in ten steps were so high, or the loss ran off to infinity), and an update changes
-the weights by more than a tenth of their size (the median over layers and steps; a usual figure is 0.001). The limits
-are starting points of RULES.md; the loss is compared with its own beginning only. Short spikes that heal, warm-ups
-that still rise, GANs, actors and critics, and losses below zero are left alone.
+the weights by more than a tenth of their size (the median over layers and steps; a usual figure is 0.001), or one of
+the first by more than their size. The limits are starting points of RULES.md; the loss is compared with its own
+beginning only. Short spikes that heal, warm-ups that still rise, GANs, actors and critics, and losses below zero are
+left alone.
 
 Why it matters: each update throws the weights beyond the place it aims at. What was learned is lost again, and units
 may be pushed to where they never come back from.
@@ -31,6 +32,7 @@ FAR = 2.0
 SHARE = 0.1
 LONG = 0.3  # with so many high losses it is no spike, even if it heals
 LARGE = 0.1
+THROWN = 1.0  # a single early update as large as the weights themselves: units are saturated, and no later one is large
 RUNAWAY = 4  # steps before the loss became NaN or Inf
 AWAY = 100.0
 FIRST = 10  # steps whose updates tell of the rate as well: later the weights may have grown with it
@@ -57,12 +59,13 @@ class LearningRateTooHigh(CourseRule):
         high = [row for row in rows if row.loss is not None and row.loss > FAR * start]
         last = middle(losses[-max(8, len(losses) // 4) :])
         update = max(middle([row.update for row in rows[:FIRST]]), middle([row.update for row in high] or [0.0]))
+        thrown = max(row.update for row in rows[:FIRST])
         if broken is not None:
             ran = losses[-1] > AWAY * start and len(high) > len(rows) // 2
         else:
             ran = len(high) > SHARE * len(rows) and last > 0.9 * start
             ran = ran or (len(high) > LONG * len(rows) and last > 0.3 * start)
-        if not ran or not update > LARGE:
+        if not ran or not (update > LARGE or thrown > THROWN):
             return
         rate = max(row.lr for row in rows)
         end = f"ends at {last:.4g}" if broken is None else "is NaN or Inf after that"
@@ -70,7 +73,9 @@ class LearningRateTooHigh(CourseRule):
             f"the learning rate of {seen.kind} ({rate:g}) is too high: the loss began at {start:.4g}, went up to "
             f"{max(losses):.4g} and {end}",
             f"{len(high)} of {len(rows)} steps have a loss above {FAR:g} times the first one",
-            f"an update changes the weights by {update:.2g} of their size (median; 0.001 is usual)",
+            f"an update changes the weights by {update:.2g} of their size (median; 0.001 is usual)"
+            if update > LARGE
+            else f"an early update changed the weights by {thrown:.3g} times their size (0.001 is usual)",
             place=seen.place or seen.last_step_place,
             related=[(seen.last_step_place, "the step")] if seen.place else [],
         )
@@ -95,6 +100,23 @@ FIRES = {
             for index in torch.randperm(256).split(32):
                 opt.zero_grad()
                 ((model(x[index]) - y[index]) ** 2).mean().backward()
+                opt.step()
+    """,
+    "thrown away by the first step": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.lstm, self.fc = nn.LSTM(3, 16, batch_first=True), nn.Linear(16, 2)
+            def forward(self, x):
+                return self.fc(self.lstm(x)[1][0][-1])
+        net = Net()
+        opt = torch.optim.RMSprop(net.parameters(), lr=1.0)
+        x = torch.randn(200, 8, 3)
+        y = (x[:, :, 0].sum(1) > 0).long()
+        for _ in range(12):
+            for index in torch.randperm(200).split(40):
+                opt.zero_grad()
+                F.cross_entropy(net(x[index]), y[index]).backward()
                 opt.step()
     """,
     "plain SGD far beyond": """

@@ -46,14 +46,14 @@ class LoaderBound(Rule):
         super().__init__(trace)
         # by the loader's line, since it may be made anew in each epoch: waited, from batch to batch
         self._times: dict[object, list[tuple[float, float]]] = {}
-        self._last: tuple[int, float] = (-1, 0.0)
+        self._last: tuple[int, int, float] = (-1, -1, 0.0)  # loader, position, when
         self._shares: list[float] = []
 
     def fetched(self, fact: Fetched) -> None:
         now = time.perf_counter()
-        number, then = self._last
-        self._last = fact.loader.number, now
-        if fact.position >= WARM_UP and number == fact.loader.number:
+        number, position, then = self._last
+        self._last = fact.loader.number, fact.position, now
+        if fact.position >= WARM_UP and (number, position) == (fact.loader.number, fact.position - 1):
             times = self._times.setdefault(fact.loader.place or number, [])
             if len(times) < KEPT:
                 times.append((fact.seconds, now - then))

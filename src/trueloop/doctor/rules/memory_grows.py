@@ -53,15 +53,17 @@ class MemoryGrows(Rule):
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
         self._readings: list[tuple[int, float]] = []
-        self._every = EVERY
+        self._every = self._due = EVERY
+        self._tell_at = TOLD_AFTER
         self._counts: list[tuple[float, float]] = []  # memory, and bytes in tensors, when it had grown somewhat
         self._place: Place | None = None
         self._told = False
         self._readable = True
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
-        if self.trace.step % self._every or self._told or not self._readable:
+        if self.trace.step < self._due or self._told or not self._readable:
             return
+        self._due = self.trace.step + self._every
         memory = taken()
         if memory is None:
             self._readable = False
@@ -74,7 +76,8 @@ class MemoryGrows(Rule):
                 self._counts.append((memory, live()))
         if len(self._readings) == 400:  # as many as are needed, however long the run
             self._readings, self._every = self._readings[::2], 2 * self._every
-        if self.trace.step % TOLD_AFTER == 0:
+        if self.trace.step >= self._tell_at:
+            self._tell_at = self.trace.step + TOLD_AFTER
             yield from self._tell()
 
     def paused(self, fact: Paused) -> None:

@@ -104,7 +104,11 @@ class MetricFromWrongCounts(Rule):
             whose = value_of(by.args[0], frame) if isinstance(by, ast.Call) else None
             if value is None or value <= 0 or value % 1 or samples is None:
                 continue
-            if whose is loader or (whose is None and _number(value_of(by, frame)) == fact.batches < value):
+            others = {_length(at.dataset) for at in self.trace.loaders} - {None, samples, fact.batches}
+            if isinstance(by, ast.Subscript) and value_of(by, frame) in others:  # sizes["train"]
+                divided, wrong = value_of(by, frame), value <= samples
+                what = "the length of another data set"
+            elif whose is loader or (whose is None and _number(value_of(by, frame)) == fact.batches < value):
                 divided, wrong = fact.batches, value > fact.batches
                 what = f"the number of batches: the accuracy is {value / fact.batches:.3g}"
             elif (
@@ -216,7 +220,7 @@ def counted(file: str, line: int) -> tuple[tuple[int, str, ast.expr, ast.expr], 
         found: list[tuple[int, str, ast.expr, ast.expr]] = []
         for node in ast.walk(around[-1]):
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and node.lineno > (loop.end_lineno or 0):
-                plain = _is_len(node.right) or isinstance(node.right, (ast.Name, ast.Attribute))
+                plain = _is_len(node.right) or isinstance(node.right, (ast.Name, ast.Attribute, ast.Subscript))
                 counts = [one for one in ast.walk(node.left) if isinstance(one, (ast.Name, ast.Attribute))]
                 counts = [one for one in counts if plain and ast.unparse(one) in hits]
                 found += [(node.right.lineno, ast.unparse(one), one, node.right) for one in counts]
@@ -271,13 +275,16 @@ def _hits(count: ast.expr, frame: FrameType) -> tuple[str, float] | None:
 
 
 def value_of(node: ast.expr, frame: FrameType) -> Any:
-    """What a name, an attribute of one or a constant stands for in a frame; None where that would run code.
+    """What a name, an attribute, a dict's item or a constant stands for in a frame; None where that would run code.
 
     Example:
         >>> import sys
         >>> hits = 3
         >>> value_of(ast.parse("hits", mode="eval").body, sys._getframe())
         3
+        >>> sizes = {"train": 50}
+        >>> value_of(ast.parse("sizes['train']", mode="eval").body, sys._getframe())
+        50
     """
     if isinstance(node, ast.Constant):
         return node.value
@@ -286,6 +293,9 @@ def value_of(node: ast.expr, frame: FrameType) -> Any:
     if isinstance(node, ast.Attribute):
         owner = value_of(node.value, frame)
         return getattr(owner, "__dict__", {}).get(node.attr) if owner is not None else None
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, (ast.Constant, ast.Name)):
+        owner, key = value_of(node.value, frame), value_of(node.slice, frame)
+        return owner.get(key) if type(owner) is dict and isinstance(key, (str, int)) else None
     return None
 
 
@@ -293,6 +303,13 @@ def _number(value: Any) -> float | None:
     if hasattr(value, "numel") and hasattr(value, "item") and value.numel() == 1:
         value = value.item()
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
 
 
 def _samples(loader: DataLoader[Any]) -> int | None:
@@ -349,6 +366,17 @@ FIRES = {
 
         accuracy(nn.Linear(4, 2), val_loader)
     """,
+    "the length of the training set, by a dict": """
+        data = {"train": TensorDataset(torch.randn(90, 4), torch.randint(0, 2, (90,)))}
+        data["val"] = TensorDataset(torch.randn(30, 4), torch.randint(0, 2, (30,)))
+        loaders = {phase: DataLoader(data[phase], batch_size=10) for phase in data}
+        model = nn.Linear(4, 2)
+        for phase in ["train", "val"]:
+            running_corrects = 0
+            for x, y in loaders[phase]:
+                running_corrects += torch.sum(model(x).argmax(1) == y.data)
+            epoch_acc = running_corrects.double() / len(data["train"])
+    """,
     "predictions against a column": """
         model = nn.Linear(4, 3)
         x, y = torch.randn(30, 4), torch.randint(0, 3, (30, 1))
@@ -378,6 +406,19 @@ SILENT = {
                 losses += 30.0
                 tokens += x.numel()
         print(correct / len(loader.dataset), accuracy / len(loader), losses / len(loader), tokens / len(loader))
+    """,
+    "each phase by its own length": """
+        data = {"train": TensorDataset(torch.randn(90, 4), torch.randint(0, 2, (90,)))}
+        data["val"] = TensorDataset(torch.randn(30, 4), torch.randint(0, 2, (30,)))
+        loaders = {phase: DataLoader(data[phase], batch_size=10) for phase in data}
+        sizes = {phase: len(data[phase]) for phase in data}
+        model = nn.Linear(4, 2)
+        for phase in ["train", "val"]:
+            running_corrects = 0
+            for x, y in loaders[phase]:
+                running_corrects += torch.sum(model(x).argmax(1) == y.data)
+            epoch_acc = running_corrects.double() / sizes[phase]
+            same_acc = running_corrects.double() / len(data[phase])
     """,
     "pairs of equal labels": """
         enc = nn.Linear(4, 8)

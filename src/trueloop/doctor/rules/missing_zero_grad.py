@@ -1,7 +1,8 @@
 """Gradients are never cleared: each step uses the sum of all gradients so far.
 
 Sees: an optimizer steps, and every backward since its last step added to gradients that were there already; or, in
-LBFGS, which calls its closure several times a step, the closure does not clear them.
+LBFGS, which calls its closure several times a step, the closure does not clear them. Where no optimizer was ever made:
+the values changed between two backwards, and the gradients stayed, three times in a row (a guess).
 
 Why it matters: the update follows the sum over all past batches, not this one. The step grows from batch to batch, as
 if the rate rose and the momentum were 1, and the loss swings or diverges.
@@ -18,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Paused, Stepped, Stepping
+from trueloop.doctor.by_hand import ByHand
+from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Paused, Stepped, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 STEPS = 2  # in a row: a first window may begin on gradients that were left by a test pass
+BY_HAND = 3  # updates in a row
+ENOUGH = 20  # updates by hand that are followed, if their gradients are cleared
 
 
 class MissingZeroGrad(Rule):
@@ -45,6 +49,28 @@ class MissingZeroGrad(Rule):
         self._closures: set[int] = set()
         self._calls: dict[int, int] = {}  # optimizer -> calls of its closure before the running step
         self._steps = 0
+        self._by_hand = ByHand()
+
+    def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
+        if not self._is_by_hand():
+            return
+        leaves = fact.graph.parameters.values()
+        self._by_hand.begun(leaves)
+        if self._by_hand.uncleared == BY_HAND:
+            self._by_hand.updates = ENOUGH  # it is told
+            yield self.finding(
+                "the gradients are never cleared: each update by hand uses the sum of all so far",
+                f"before each of the last {BY_HAND} backwards the values had been changed, and the gradients that "
+                "changed them were there still",
+                place=fact.place,
+            )
+
+    def backward_ended(self, fact: BackwardEnded) -> None:
+        if self._is_by_hand() and fact.error is None:
+            self._by_hand.ended()
+
+    def _is_by_hand(self) -> bool:
+        return self.trace.close and not self.trace.optimizers and self._by_hand.updates < ENOUGH
 
     def stepping(self, fact: Stepping) -> None:
         if fact.has_closure:
@@ -82,6 +108,7 @@ class MissingZeroGrad(Rule):
             )
 
     def paused(self, fact: Paused) -> None:
+        self._by_hand = ByHand()
         self._dirty.clear()
         self._partly.clear()
 
@@ -143,6 +170,15 @@ FIRES = {
             opt.zero_grad()
             opt.step(closure)
     """,
+    "updates by hand": """
+        w, b = torch.zeros(4, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
+        for _ in range(6):
+            x = torch.randn(8, 4)
+            (x @ w + b - x.sum(1, keepdim=True)).square().mean().backward()
+            with torch.no_grad():
+                for p in (w, b):
+                    p -= 0.01 * p.grad
+    """,
     "no zero_grad around a closure": """
         model = nn.Linear(4, 1)
         opt = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -158,6 +194,24 @@ FIRES = {
 }
 
 SILENT = {
+    "updates by hand, cleared": """
+        w = torch.zeros(4, 1, requires_grad=True)
+        for _ in range(6):
+            for _ in range(2):
+                x = torch.randn(8, 4)
+                ((x @ w - x.sum(1, keepdim=True)).square().mean() / 2).backward()
+            w.data -= 0.01 * w.grad
+            w.grad.data.zero_()
+    """,
+    "momentum in the gradients": """
+        net = nn.Linear(4, 1)
+        for _ in range(6):
+            x = torch.randn(8, 4)
+            F.mse_loss(net(x), x.sum(1, keepdim=True)).backward()
+            for p in net.parameters():
+                p.data -= 0.01 * p.grad
+                p.grad.data.mul_(0.9)
+    """,
     "cleared by hand": """
         model = nn.Linear(4, 1)
         opt = torch.optim.SGD(model.parameters(), lr=0.01)

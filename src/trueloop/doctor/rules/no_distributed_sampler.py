@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from trueloop.doctor.facts import Ended, Stepped
+from trueloop.doctor.facts import Ended, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 
@@ -46,8 +46,15 @@ class NoDistributedSampler(Rule):
         self._one: Pass | None = None
         self._loader: LoaderSeen | None = None
         self._group: tuple[int, int] | None = None
+        self._shared_out: dict[int, bool] = {}  # loader -> whether its sampler shares the samples out
+        self._compared = False
         self._over = False
         self._right = False
+
+    def loader_begun(self, fact: LoaderBegun) -> None:
+        """Asked while it lives: a loader that is made in the head of its loop is gone when the first step comes."""
+        if not self._over and fact.loader.number not in self._shared_out:
+            self._shared_out[fact.loader.number] = shares_out(fact.loader.loader)
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
         if self._over or not fact.passes:
@@ -62,16 +69,18 @@ class NoDistributedSampler(Rule):
             return
         if self._one is None:
             self._one, self._loader = one, one.loader
-            if one.loader is not None and shares_out(one.loader.loader):
+            if one.loader is not None and self._shared_out.get(one.loader.number, True):
                 self._over = self._right = True
                 return
         if len(self._batches) < BATCHES:
             self._batches.append(hash(one.samples))
             return
-        same = same_as_others(self._group, self._batches)
+        others = same_as_others(self._group, self._batches)
+        same = next((rank for rank, alike in others.items() if alike), None)
+        self._compared = len(others) == self._group[1] - 1
         if same is not None or self.trace.step > PATIENCE:
             self._over = True
-            if same:
+            if same is not None:
                 yield self._finding(same)
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
@@ -89,7 +98,8 @@ class NoDistributedSampler(Rule):
             else f"nothing shares the samples out among {size} processes, unless each has a dataset of its own",
             f"the first {BATCHES} batches of process {rank} are those of process {other}"
             if known
-            else "the training loader has no DistributedSampler; the other processes' batches could not be compared",
+            else "the training loader has no DistributedSampler; the first batches of the other processes "
+            + ("are in another order" if self._compared else "could not be compared"),
             place=self._place,
             level=None if known else "note",
             certainty=None if known else "likely",
@@ -127,21 +137,22 @@ def shares_out(loader: Any) -> bool:
     return type(loader.sampler) not in (RandomSampler, SequentialSampler)
 
 
-def same_as_others(of: tuple[int, int], batches: list[int]) -> int | None:
-    """The number of a process that has the same batches; None as long as nobody's are known, or all differ."""
+def same_as_others(of: tuple[int, int], batches: list[int]) -> dict[int, bool]:
+    """Of each process whose batches are known by now, whether they are the same as this one's."""
     from torch.distributed import distributed_c10d
 
     rank, size = of
+    found: dict[int, bool] = {}
     try:
         store: Any = distributed_c10d._get_default_store()
         store.set(f"{KEY}/{rank}", repr(batches))
         for other in range(size):
             key = f"{KEY}/{other}"
-            if other != rank and store.check([key]) and store.get(key).decode() == repr(batches):
-                return other
+            if other != rank and store.check([key]):
+                found[other] = store.get(key).decode() == repr(batches)
     except Exception:  # a store that is closed, or cannot be asked
-        return None
-    return None
+        return found
+    return found
 
 
 _GROUP = """
@@ -173,6 +184,9 @@ FIRES = {
         loader="loader = DataLoader(data, batch_size=10, shuffle=True)", epoch="pass"
     ),
     "in order": _GROUP.format(loader="loader = DataLoader(data, batch_size=8)", epoch="pass"),
+    "made in the head of the loop": _GROUP.format(loader="pass", epoch="pass").replace(
+        "in loader:", "in DataLoader(data, batch_size=10, shuffle=True):"
+    ),
 }
 
 SILENT = {

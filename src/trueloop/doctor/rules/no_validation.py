@@ -13,6 +13,7 @@ Fix: keep some samples apart, and evaluate on them after each epoch, in eval mod
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class NoValidation(Rule):
         self._met: dict[int, int] = {}  # a sample of the first step -> how often it was trained on
         self._times = 0
         self._place: Place | None = None
+        self._first = True  # of several processes (of torchrun) the first may evaluate alone
 
     def evaluated(self, fact: Evaluated) -> None:
         self._held_out += fact.of.data != "training"
@@ -53,6 +55,8 @@ class NoValidation(Rule):
         self._held_out += of.phase == "unused" and of.model.first_step is None and of.step > 0 and not of.needs_grad
 
     def stepped(self, fact: Stepped) -> None:
+        if self._place is None:
+            self._first = os.environ.get("RANK", "0") == "0"
         self._place = fact.place
         samples = {sample for one in fact.passes for sample in one.samples}
         if not self._met:
@@ -64,7 +68,7 @@ class NoValidation(Rule):
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
         epochs = max([self._times, *(seen.iterations for seen in self.trace.loaders if seen.trains)])
-        if fact.error is not None or self._held_out or self.trace.alternates:
+        if fact.error is not None or self._held_out or self.trace.alternates or not self._first:
             return
         if self.trace.step >= STEPS and epochs >= TIMES:
             yield self.finding(
@@ -100,6 +104,21 @@ FIRES = {
 }
 
 SILENT = {
+    "one of several processes, which leaves it to the first": """
+        import os
+        os.environ["RANK"] = "1"
+        try:
+            x, y = torch.randn(60, 4), torch.randn(60, 1)
+            model = nn.Linear(4, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=0.01)
+            for epoch in range(5):
+                for rows in torch.arange(60).split(6):
+                    opt.zero_grad()
+                    F.mse_loss(model(x[rows]), y[rows]).backward()
+                    opt.step()
+        finally:
+            del os.environ["RANK"]
+    """,
     "validated once at the end": """
         x, y = torch.randn(60, 8), torch.randn(60, 1)
         model = nn.Linear(8, 1)

@@ -1,7 +1,8 @@
 """A batch holds NaN or Inf: the data itself is not finite.
 
-Sees: a tensor that a model is called on, or the targets of a loss, hold NaN or Inf, and so does what comes out. A
-mask of zeros and minus infinity is right, and so is a model that mends its input.
+Sees: a tensor that a model is called on, or the targets of a loss, hold NaN or Inf, and so does what comes out, or
+what the optimizer's step makes of the weights. A mask of zeros and minus infinity is right, and so is a model that
+mends its input.
 
 Why it matters: one such value makes the loss and all gradients NaN; after one step all weights are.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Called, LossCalled
+from trueloop.doctor.facts import Called, LossCalled, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.nonfinite import columns_of, finite, is_mask, rows_of
 from trueloop.doctor.rule import Rule
@@ -41,6 +42,9 @@ class NonFiniteInput(Rule):
         super().__init__(trace)
         self._told = False
         self._looked = 0
+        self._doubtful: tuple[Tensor, str, Place | None] | None = (
+            None  # what came out was finite; its slopes may not be
+        )
 
     def called(self, fact: Called) -> Iterator[Finding] | None:
         if self._told or not fact.of.close:
@@ -49,12 +53,21 @@ class NonFiniteInput(Rule):
         for index, tensor in enumerate(tensors_in(fact.inputs, limit=4)):
             if tensor.requires_grad or finite(tensor) or (index and is_mask(tensor)):
                 continue
-            if all(finite(output) for output in tensors_in(fact.output, limit=4)):
-                continue
             if not self._models_are_finite():
                 return None
-            return self._tell(tensor, f"the input of {fact.of.model.kind}", fact.of.place)
+            what = f"the input of {fact.of.model.kind}"
+            if not all(finite(output) for output in tensors_in(fact.output, limit=4)):
+                return self._tell(tensor, what, fact.of.place)
+            if fact.of.grad and self._doubtful is None:
+                self._doubtful = tensor, what, fact.of.place
         return None
+
+    def stepped(self, fact: Stepped) -> Iterator[Finding] | None:
+        """An infinite input that is squashed (by a tanh) gives a finite output, and NaN gradients."""
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is None or self._told or all(finite(one) for one in fact.optimizer.parameters()):
+            return None
+        return self._tell(*doubtful)
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding] | None:
         if self._told or not self.trace.close or fact.output is None or fact.output.dim():
@@ -106,6 +119,16 @@ FIRES = {
         for index in torch.randperm(96).split(16):
             opt.zero_grad()
             F.cross_entropy(model(x[index]), y[index]).backward()
+            opt.step()
+    """,
+    "the logarithm of zero, squashed": """
+        x = torch.arange(96.0).remainder(13).view(32, 3).log()
+        y = torch.randn(32, 1)
+        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for index in torch.arange(32).split(8):
+            opt.zero_grad()
+            F.mse_loss(model(x[index]), y[index]).backward()
             opt.step()
     """,
     "a missing target": """

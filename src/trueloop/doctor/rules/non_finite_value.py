@@ -96,6 +96,8 @@ class NonFiniteValue(Rule):
                 return None
             values = tuple(float(loss) for loss in fact.losses)
         self._place = fact.place
+        if not fact.passes:  # what came before was not heard
+            self._batch.clear()
         if self._broken is None:
             self._held.clear()
         if all(map(math.isfinite, values)):
@@ -167,7 +169,13 @@ class NonFiniteValue(Rule):
     def _hold(self) -> None:
         """A batch that was made within a line dies with its graph, which backward frees."""
         if self.trace.save_to is not None:
-            self._held = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+            self._held = self._alive()
+
+    def _alive(self) -> dict[str, Tensor]:
+        batch = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+        if batch or self.trace.last_batch is None:
+            return batch
+        return {f"batch.{index}": tensor for index, tensor in enumerate(self.trace.last_batch.tensors)}
 
     def _suspect(self, fact: BackwardBegun) -> None:
         """Before a backward: operations whose slope is not finite; only where the graph holds any of the kind."""
@@ -187,7 +195,7 @@ class NonFiniteValue(Rule):
         self._told = True
         phase, origin, place = self._broken
         epoch = "" if self.trace.epoch is None else f", epoch {self.trace.epoch}"
-        batch = self._held or {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
+        batch = self._held or self._alive()
         evidence = [f"first to break: {phase}", f"at step {self.trace.step}{epoch}"]
         if origin is None:
             message = "the loss is not finite"

@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.course import is_plain, middle, noise
-from trueloop.doctor.facts import Ended, LossCalled
+from trueloop.doctor.facts import BackwardBegun, Ended, LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 STEPS = 60
+LOOKS = 12  # calls of a loss whose way to backward is followed
+DEEPEST = 20  # operations between the two
 KEPT = 2000
 BELOW, ABOVE = 0.97, 1.1
 BELOW_NUMBERS = 0.985  # a regression may rightly explain little
@@ -61,6 +63,8 @@ class _Targets:
     sums: Tensor | None = None
     squares: Tensor | None = None
     many: int = 0
+    sole: bool = True
+    """It is all that is backpropagated, not one term of a sum."""
 
     def uninformed(self) -> float:
         """The loss of the best constant answer."""
@@ -87,6 +91,9 @@ class NotLearning(Rule):
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
         self._losses: dict[tuple[Place | None, int], _Targets] = {}
+        self._called: dict[
+            int, _Targets
+        ] = {}  # the operation's number in its graph -> the loss that it made, until the next backward
         self._below = 0
 
     def loss_called(self, fact: LossCalled) -> None:
@@ -107,6 +114,15 @@ class NotLearning(Rule):
             known = self._losses[key] = _Targets(fact.kind, fact.of.model, fact.place)
         if len(known.values) < KEPT and _add(known, fact.input, fact.target):
             known.values.append(float(fact.output))
+            if len(known.values) <= LOOKS and fact.output.grad_fn is not None:
+                self._called[fact.output.grad_fn._sequence_nr()] = known
+
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        called, self._called = self._called, {}
+        for root in fact.graph.roots if called else ():
+            found = _sole(root, called)
+            for known in called.values():
+                known.sole = known.sole and known is found
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
         trained = [seen for seen in self.trace.optimizers if seen.steps >= STEPS]
@@ -118,7 +134,12 @@ class NotLearning(Rule):
         for known in self._losses.values():
             many[known.model.number] = many.get(known.model.number, 0) + (len(known.values) >= STEPS // 2)
         for known in self._losses.values():
-            if many[known.model.number] == 1 and len(known.values) >= STEPS and known.model.novelty < KNOWN:
+            if (
+                many[known.model.number] == 1
+                and known.sole
+                and len(known.values) >= STEPS
+                and known.model.novelty < KNOWN
+            ):
                 yield from self._judge(known)
 
     def _judge(self, known: _Targets) -> Iterator[Finding]:
@@ -154,6 +175,16 @@ class NotLearning(Rule):
 
     def unseen(self) -> str | None:
         return None if self._losses else "no loss of torch's whose uninformed value is known was called in training"
+
+
+def _sole(root: Any, called: dict[int, _Targets]) -> _Targets | None:
+    """The loss that a backward begins at, through whatever it is divided by; None where it is a sum of several."""
+    for _ in range(DEEPEST):
+        if root is None or root._sequence_nr() in called:
+            return None if root is None else called[root._sequence_nr()]
+        below = [node for node, _ in root.next_functions if node is not None]
+        root = below[0] if len(below) == 1 else None
+    return None
 
 
 def _add(known: _Targets, given: Tensor, target: Tensor) -> bool:
@@ -218,6 +249,22 @@ FIRES = {
 }
 
 SILENT = {
+    "a critic's loss beside the actor's": """
+        net = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 5))
+        opt = torch.optim.Adam(net.parameters(), lr=1e-2)
+        states = torch.randn(64, 6)
+        best = (states[:, :4] * torch.randn(6, 4)[:4].diagonal()).argmax(1)
+        for it in range(120):
+            out = net(states)
+            policy = torch.distributions.Categorical(logits=out[:, :4])
+            action = policy.sample()
+            reward = (action == best).float() + torch.randn(64)
+            advantage = reward - out[:, 4].detach()
+            loss = -(policy.log_prob(action) * advantage).mean() + 0.5 * F.mse_loss(out[:, 4], reward)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
     "it learns": """
         x = torch.randn(256, 8)
         y = (x[:, 0] + x[:, 1] > 0).long()

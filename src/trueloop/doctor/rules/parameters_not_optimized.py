@@ -9,7 +9,8 @@ worse than that of the model you think you train, without any error.
 
 Usual causes: layers in a plain Python list or dict (use ``nn.ModuleList``, ``nn.ModuleDict``), so that ``parameters()``
 does not find them; two modules and an optimizer for one of them; a layer that was added after the optimizer was made; a
-loss with weights of its own.
+loss with weights of its own; a raw tensor with ``requires_grad=True``: a log-variance, a coefficient (of at most 16
+numbers, and no model's input).
 
 Fix: give all of them to the optimizer. If they are meant to stay as they are, say so with ``requires_grad_(False)``,
 which also saves their gradients.
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trueloop.doctor.facts import BackwardBegun, Ended, StateLoaded
+from trueloop.doctor.facts import BackwardBegun, Called, Ended, GradientsTaken, StateLoaded
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.untended import Untended, named
@@ -61,6 +62,12 @@ class ParametersNotOptimized(Rule):
             self._pending = self._judged()
         if self._untended.backwards == TOLD_AFTER:
             yield from self._told()
+
+    def called(self, fact: Called) -> None:
+        self._untended.given(fact.inputs)
+
+    def gradients_taken(self, fact: GradientsTaken) -> None:
+        self._untended.given(fact.inputs)
 
     def state_loaded(self, fact: StateLoaded) -> None:
         self._untended.loaded(fact)
@@ -166,6 +173,16 @@ FIRES = {
             F.mse_loss(decoder(encoder(x)), x).backward()
             opt.step()
     """,
+    "raw log-variances": """
+        net = nn.Linear(6, 2)
+        log_vars = torch.zeros(2, requires_grad=True)
+        opt = torch.optim.SGD(net.parameters(), lr=0.01)
+        for _ in range(12):
+            opt.zero_grad()
+            x = torch.randn(16, 6)
+            ((net(x) - x[:, :2]).square().mean(0) * (-log_vars).exp() + log_vars).sum().backward()
+            opt.step()
+    """,
     "a loss with weights of its own": """
         class Margin(nn.Module):
             def __init__(self):
@@ -219,6 +236,17 @@ SILENT = {
             opt.zero_grad()
             net.zero_grad()
             (-net(picture)[0, 1]).backward()
+            opt.step()
+    """,
+    "inputs that need a gradient": """
+        net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.Adam(net.parameters(), lr=0.01)
+        start = torch.zeros(1, requires_grad=True)
+        t = torch.linspace(0, 1, 12, requires_grad=True)
+        for _ in range(12):
+            opt.zero_grad()
+            slope = torch.autograd.grad(net(t[:, None]).sum(), t, create_graph=True)[0]
+            ((slope - t).square().mean() + net(start).square().sum()).backward()
             opt.step()
     """,
     "a judge in eval mode": """

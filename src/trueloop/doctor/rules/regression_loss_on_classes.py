@@ -1,8 +1,9 @@
 """A loss that does not fit class labels: a distance between class numbers, or cross-entropy over a single column.
 
 Sees: ``mse_loss`` or ``l1_loss`` of one number a sample against whole numbers 0, 1, 2 … of which each comes up, in
-a file that counts hits or an accuracy; the same against a column of class numbers where the model has one output a
-class; or cross-entropy over one output column. Two classes by squared distance are only a note.
+a script that counts hits or an accuracy (its comments are not read) and reports no error as amounts have; the same
+against a column of class numbers where the model has one output a class; or cross-entropy over one output column. Two
+classes by squared distance are only a note. Numbers whose ends are rare (a bell), as amounts have, are left alone.
 
 Why it matters: a distance says that class 9 is nearer to 8 than to 0. Classes have no such order, and the model
 spends itself on it. Cross-entropy over one column is 0 whatever the weights are: nothing is learnt.
@@ -15,10 +16,13 @@ and ``BCEWithLogitsLoss``.
 
 from __future__ import annotations
 
+import ast
 import linecache
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.endings import class_dimension
@@ -36,12 +40,21 @@ DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 CALLS, VALUES = 3, 40  # so many calls, and targets in them, are seen before it is judged
 MOST = 30  # classes; whole numbers beyond are counts or ages
 LOOKS = 30  # calls of the loss that are looked at on each line
-CLASSES = re.compile(r"accura|\bacc\b|_acc\b|\bacc_|correct|\bhits?\b|argmax|n_?class|\bclasses\b|classif", re.I)
-"""Words of a script that means classes."""
+CLASSES = re.compile(
+    r"accura|\bacc\b|_acc\b|\bacc_|correct|\bhits?\b|argmax|n_?class|\bclasses\b|classif|LabelEncoder"
+    r"|load_(?:iris|wine|digits|breast_cancer)\b|MNIST|CIFAR",
+    re.I,
+)
+"""What a script that means classes calls or prints; its comments are not read."""
+FROM_ONE = re.compile(r"argmax|n_?class|\bclasses\b|classif|LabelEncoder", re.I)
+"""The same where the numbers begin at 1, as stars and floors do."""
 ORDERED = re.compile(
-    r"ordinal|\bratings?\b|\bstars?\b|\bgrades?\b|quality|severity|\bages?\b|\bcounts\b|counting", re.I
+    r"ordinal|\bratings?\b|\bstars?\b|\bgrades?\b|quality|severity|likert|\bages?\b|\bcounts\b|counting", re.I
 )
 """Words of a script whose whole numbers are an amount or an order."""
+ERRORS = re.compile(r"\bmae\b|_mae\b|\bmae_|rmse|r2_score|mean[_ ]absolute", re.I)
+"""What is reported of amounts, and of classes never."""
+NARROW, ENDS = 0.6, 4  # a variance so much below that of equal shares, over so many values: a bell, as amounts have
 
 
 @dataclass
@@ -50,7 +63,7 @@ class _Site:
 
     calls: int = 0
     targets: int = 0
-    seen: set[int] = field(default_factory=set)
+    seen: Counter[int] = field(default_factory=Counter)
     columns: int = 0
     done: bool = False
 
@@ -109,7 +122,7 @@ class RegressionLossOnClasses(Rule):
         if classes is None:
             site.done = True
             return
-        site.seen |= classes
+        site.seen.update(classes)
         site.targets += samples
         top = max(site.seen)
         if site.calls < CALLS or site.targets < VALUES or min(site.seen) not in (0, 1) or len(classes) < 2:
@@ -122,7 +135,10 @@ class RegressionLossOnClasses(Rule):
                 place=fact.place,
                 certainty="certain",
             )
-        elif len(site.seen) == top - min(site.seen) + 1 and fact.place is not None and _means_classes(fact.place):
+        elif len(site.seen) == top - min(site.seen) + 1 and fact.place is not None and not _bell(site.seen):
+            script = "".join(linecache.getlines(fact.place.file))
+            if not _means_classes(script, min(site.seen)) or (fact.kind == "mse_loss" and ERRORS.search(script)):
+                return
             site.done = len(site.seen) > 2 or site.done
             if len(site.seen) == 2 and site.calls < LOOKS - 1:
                 return  # more classes may come
@@ -136,22 +152,53 @@ class RegressionLossOnClasses(Rule):
             )
 
 
-def _class_numbers(target: Tensor) -> set[int] | None:
-    """The whole numbers in it; None if they are not whole, or too many or too large for classes."""
+def _class_numbers(target: Tensor) -> Counter[int] | None:
+    """How often each whole number is in it; None if they are not whole, or too many or too large for classes."""
     between = ends(target)
     if between is None or between[0] < 0 or between[1] > MOST or between[0] % 1 or between[1] % 1:
         return None
-    values = set(target.detach().flatten()[:2000].tolist())
-    return None if any(value % 1 for value in values) else {int(value) for value in values}
+    values = Counter(target.detach().flatten()[:2000].tolist())
+    return None if any(value % 1 for value in values) else Counter({int(value): n for value, n in values.items()})
 
 
-def _means_classes(place: Place) -> bool:
-    text = "".join(linecache.getlines(place.file))
-    return bool(CLASSES.search(text)) and not ORDERED.search(text)
+def _bell(shares: Counter[int]) -> bool:
+    """Whether the middle values come far oftener than those at the ends: amounts and grades do so, classes seldom."""
+    many, values = sum(shares.values()), len(shares)
+    mean = sum(value * n for value, n in shares.items()) / many
+    variance = sum(n * (value - mean) ** 2 for value, n in shares.items()) / many
+    return values >= ENDS and variance < NARROW * (values**2 - 1) / 12
 
 
-def _shown(numbers: set[int]) -> str:
-    return ", ".join(map(str, sorted(numbers)[:4])) + (" …" if len(numbers) > 4 else "")
+@lru_cache(maxsize=8)
+def _means_classes(script: str, first: int) -> bool:
+    return bool((CLASSES if first == 0 else FROM_ONE).search(_spoken(script))) and not ORDERED.search(script)
+
+
+def _spoken(text: str) -> str:
+    """A script's names, and the texts that it uses; no comments and no docstrings.
+
+    Example:
+        >>> _spoken("x = 1  # accuracy")
+        'x'
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    words: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            words.append(node.value)
+        words += [
+            getattr(node, name) for name in ("id", "attr", "arg", "name") if isinstance(getattr(node, name, None), str)
+        ]
+    return "\n".join(words)
+
+
+def _shown(numbers: Iterable[int]) -> str:
+    known = sorted(numbers)
+    return ", ".join(map(str, known[:4])) + (" …" if len(known) > 4 else "")
 
 
 FIRES = {
@@ -210,6 +257,38 @@ SILENT = {
             accuracy = (out.round() == stars).float().mean()
             opt.zero_grad()
             F.mse_loss(out, stars).backward()
+            opt.step()
+    """,
+    "an amount with a bell, and a word in a comment": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        correct = 0
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            rooms = (x[:, 0] + 3).round().clamp(0, 6)
+            out = model(x).squeeze(1)
+            correct += (out.round() == rooms).sum().item()
+            opt.zero_grad()
+            F.mse_loss(out, rooms).backward()
+            opt.step()
+        floors = nn.Linear(4, 1)  # no classifier
+        opt = torch.optim.SGD(floors.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            opt.zero_grad()
+            F.mse_loss(floors(x).squeeze(1), torch.randint(1, 5, (32,)).float()).backward()
+            opt.step()
+    """,
+    "an amount whose error is reported": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(8):
+            x = torch.randn(32, 4)
+            people = torch.randint(0, 6, (32,)).float()
+            out = model(x).squeeze(1)
+            mae, accuracy = (out - people).abs().mean(), (out.round() == people).float().mean()
+            opt.zero_grad()
+            F.mse_loss(out, people).backward()
             opt.step()
     """,
     "least-squares GAN": """

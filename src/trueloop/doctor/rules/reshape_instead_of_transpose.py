@@ -2,7 +2,8 @@
 
 Sees: in the forward pass, a ``view`` or ``reshape`` takes the batch's dimension from the front to another place (a
 batch of shape (50, 8, 8) becomes (8, 50, 8)); and the model's output for a sample depends on the others of its batch,
-which is tried on a copy in eval mode (as for batch-samples-mix).
+which is tried on a copy in eval mode (as for batch-samples-mix). Or a convolution is given (samples, length, channels)
+reshaped to (samples, channels, length), or images so: then the values of one sample are mixed.
 
 Why it matters: a reshape keeps the values in their order in memory and only counts them anew. What comes out are not
 the samples with their dimensions exchanged, but pieces of several samples each.
@@ -36,6 +37,16 @@ class ReshapeInsteadOfTranspose(Rule):
         from trueloop.doctor.neighbours import mixing
 
         found = mixing(self.trace, fact)
+        if found is not None and found.inside:
+            old, new, place = found.inside[0]
+            yield self.finding(
+                f"{old} is reshaped to {new}, which does not bring the channels to the front: it mixes their values",
+                "a convolution is given what comes out",
+                place=place or fact.of.place,
+                certainty="likely",
+                related=[(fact.of.place, "the model is called here")],
+            )
+            return
         if found is None or not found.change or not found.reshapes:
             return
         old, new, place = found.reshapes[0]
@@ -59,6 +70,24 @@ FIRES = {
                 return self.out(self.rnn(x.view(t, n, f))[0][-1])
         model = Net()
         x, y = torch.randn(96, 7, 3), torch.randint(0, 2, (96,))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[72:])
+    """,
+    "channels to the front for a convolution": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.out = nn.Conv1d(3, 8, 3), nn.Linear(8, 2)
+            def forward(self, x):
+                return self.out(self.conv(x.reshape(-1, 3, 9)).mean(2))
+        model = Net()
+        x, y = torch.randn(96, 9, 3), torch.randint(0, 2, (96,))
         opt = torch.optim.Adam(model.parameters(), lr=0.01)
         for epoch in range(4):
             for rows in torch.randperm(72).split(12):
@@ -100,6 +129,25 @@ SILENT = {
                 return self.out(self.rnn(x.transpose(0, 1))[0][-1])
         model = Net()
         x, y = torch.randn(96, 7, 3), torch.randint(0, 2, (96,))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.randperm(72).split(12):
+                opt.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                model(x[72:])
+    """,
+    "rows unfolded into images, and a channel of one": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.more, self.out = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 1), nn.Linear(48, 2)
+            def forward(self, x):
+                h = self.conv(x.view(-1, 6, 6, 1).reshape(-1, 1, 6, 6))
+                return self.out(self.more(h.flatten(1).view(-1, 3, 4, 4)).flatten(1))
+        model = Net()
+        x, y = torch.randn(96, 36), torch.randint(0, 2, (96,))
         opt = torch.optim.Adam(model.parameters(), lr=0.01)
         for epoch in range(4):
             for rows in torch.randperm(72).split(12):

@@ -111,7 +111,7 @@ class RetainedGraph(Rule):
             self._second_use(graph_of(*fact.outputs).nodes)
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
-        if self._told or not self.trace.close or self.trace.step % 2:
+        if self._told or not self.trace.close or self.trace.heard % 2:
             return
         alive = self._alive()
         if len({mark.step for mark in alive}) < STEPS or self._collects == COLLECTS:

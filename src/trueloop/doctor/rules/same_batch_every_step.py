@@ -72,7 +72,7 @@ class SameBatchEveryStep(Rule):
             return
         from trueloop.doctor.samples import fingerprints, tensors_in
 
-        first = next(tensors_in(fact.batch), None)
+        first = next(iter(tensors_in(fact.batch)), None)
         if first is None or first.device.type != "cpu":
             return
         found = hash(fingerprints(first))
@@ -86,7 +86,7 @@ class SameBatchEveryStep(Rule):
             return
         from trueloop.doctor.samples import tensors_in
 
-        first = next(tensors_in(fact.inputs), None)
+        first = next(iter(tensors_in(fact.inputs)), None)
         table = None if first is None or not first.dim() else first._base
         self._tables[number] = len(table) if table is not None and table.dim() else 0
 

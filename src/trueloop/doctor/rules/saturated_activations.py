@@ -66,7 +66,7 @@ class SaturatedActivations(Rule):
             yield from self._judge(key, FEWEST)
 
     def _looking(self) -> bool:
-        return self.trace.close and (self.trace.step % EVERY == 0 or self.trace.backwards < EVERY)
+        return self.trace.close and (self.trace.heard % EVERY == 0 or self.trace.backwards < EVERY)
 
     def _look(self, fact: BackwardBegun) -> Iterator[Finding]:
         shares: dict[tuple[object, ...], list[float]] = {}

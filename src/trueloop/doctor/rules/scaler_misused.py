@@ -3,7 +3,7 @@
 Sees: an optimizer steps by itself on gradients of a scaled loss; it steps by itself beside ``scaler.step``, on the same
 gradients once more; ``scaler.step`` on gradients of a loss that was not scaled. Each in two steps in a row (a guess:
 one may be a test). Or torch itself raised: ``unscale_`` or ``step`` twice without ``update``, ``step`` before any
-``scale``.
+``scale``, ``update`` without ``step``.
 
 Why it matters: past the scaler, the step uses gradients multiplied by its scale (65536 at first), and infinite ones are
 not left out; beside it, each batch is stepped on twice; of an unscaled loss, the scaler divides gradients that were
@@ -50,6 +50,8 @@ RAISED = {
     "has already been called on this optimizer since": "unscale_ is called twice for one step, or update() is missing",
     "is being called after step()": "unscale_ is called after the scaler's step",
     "_scale is None": "no loss was ever scaled: scaler.scale(loss) is missing",
+    "No inf checks were recorded prior to update": "update() has no step of the scaler before it: optimizer.step() "
+    "stands in place of scaler.step(optimizer)",
 }
 
 
@@ -243,6 +245,16 @@ FIRES = {
             scaled = scaler.scale(loss)
             loss.backward()
             scaler.step(opt)
+            scaler.update()
+    """,
+    "past it, and update without a step": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu")
+        for i in range(10):
+            opt.zero_grad()
+            scaler.scale(F.cross_entropy(model(torch.randn(8, 4)), torch.randint(3, (8,)))).backward()
+            opt.step()
             scaler.update()
     """,
     "no update": """

@@ -44,20 +44,20 @@ class SlowSettings(Rule):
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
         self._times: dict[int, list[tuple[float, float]]] = {}
-        self._last = (-1, 0.0)
+        self._last = (-1, -1, 0.0)
         self._done: set[int] = set()
         self._batches: dict[int, tuple[set[int], ...]] = {}  # loader -> of a batch's tensors: fingerprints of the rows
 
     def fetched(self, fact: Fetched) -> None:
         now = time.perf_counter()
-        number, then = self._last
-        self._last = fact.loader.number, now
+        number, position, then = self._last
+        self._last = fact.loader.number, fact.position, now
         if fact.position == 1 and fact.loader.number not in self._batches:
             from trueloop.doctor.samples import fingerprints, tensors_in
 
             rows = [set(fingerprints(tensor)) for tensor in tensors_in(fact.batch) if tensor.device.type == "cpu"]
             self._batches[fact.loader.number] = tuple(rows)
-        if fact.position > 1 and number == fact.loader.number:
+        if fact.position > 1 and (number, position) == (fact.loader.number, fact.position - 1):
             times = self._times.setdefault(number, [])
             if len(times) < KEPT:
                 times.append((fact.seconds, now - then))

@@ -123,7 +123,7 @@ class StatisticsFromAllData(Rule):
             return
         from trueloop.doctor.samples import tensors_in
 
-        first = next(tensors_in(fact.inputs), None)
+        first = next(iter(tensors_in(fact.inputs)), None)
         if first is None or first.dim() < 2 or len(first) != len(of.samples) or not first.is_floating_point():
             return
         width = first[0].numel()

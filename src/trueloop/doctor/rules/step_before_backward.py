@@ -2,22 +2,26 @@
 
 Sees: the optimizer's first step comes before any backward has reached its parameters, the same line goes on stepping,
 and it stands before the backward in the code (or the run ends with a backward that no step uses). Seen in three steps
-in a row (a guess).
+in a row (a guess). Or torch itself raised in a backward: the optimizer stepped between it and its forward, so that the
+weights that it needs are gone.
 
 Why it matters: each step uses the gradients of the batch before, at weights that have moved since, and the last batch
-is never used. If the gradients are cleared in between, no step uses any: nothing is learnt.
+is never used. If the gradients are cleared in between, no step uses any: nothing is learnt. A backward through two
+layers or more fails after a step.
 
-Usual causes: ``optimizer.step()`` and ``loss.backward()`` are exchanged.
+Usual causes: ``optimizer.step()`` and ``loss.backward()`` are exchanged; of two losses with a forward in common, one
+steps before the other's backward.
 
 Fix: keep the order ``zero_grad``, forward, ``backward``, ``step``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Ended, Paused, Stepping
+from trueloop.doctor.facts import BackwardEnded, Ended, Paused, Stepping
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.untouched import is_zero
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 STEPS = 3
+RAISED = re.compile(r"modified by an inplace operation: \[[\w.]+ \[([\d, ]*)\]\].* is at version (\d+)", re.DOTALL)
 
 
 class StepBeforeBackward(Rule):
@@ -69,6 +74,24 @@ class StepBeforeBackward(Rule):
         if len(late) == STEPS and all(one.file == fact.place.file and one.line > fact.place.line for one in late):
             yield self._finding(seen)
 
+    def backward_ended(self, fact: BackwardEnded) -> Iterator[Finding]:
+        """The weights that it needs were stepped on since its forward."""
+        lost = RAISED.search(str(fact.error)) if isinstance(fact.error, RuntimeError) else None
+        if lost is None:
+            return
+        shape, version = sorted(map(int, re.findall(r"\d+", lost[1]))), int(lost[2])
+        for seen in self.trace.optimizers:
+            its = any(p._version == version and sorted(p.shape) == shape for p in seen.parameters())
+            if its and seen.steps and seen.number not in self._told:
+                self._told.add(seen.number)
+                yield self.finding(
+                    f"{seen.kind} steps between a forward and its backward, which needs the weights as they were",
+                    f"torch raised: {str(fact.error).partition(':')[0]}",
+                    place=seen.last_step_place,
+                    related=[(fact.begun.place, "the backward that fails")],
+                )
+                return
+
     def paused(self, fact: Paused) -> None:
         self._first.clear()
 
@@ -100,6 +123,29 @@ class StepBeforeBackward(Rule):
 
 
 FIRES = {
+    "between forward and backward": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(12):
+            x = torch.randn(8, 4)
+            loss = F.mse_loss(model(x), x.sum(1, keepdim=True))
+            opt.step()
+            opt.zero_grad()
+            loss.backward()
+    """,
+    "the judge steps before the other player's backward": """
+        G, D = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        og, od = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 1e-3)
+        for i in range(12):
+            fake = G(torch.randn(16, 2))
+            judged = D(fake)
+            od.zero_grad()
+            (F.softplus(judged).mean() + F.softplus(-D(torch.randn(16, 2))).mean()).backward(retain_graph=True)
+            od.step()
+            og.zero_grad()
+            F.softplus(-judged).mean().backward()
+            og.step()
+    """,
     "gradients cleared unused": """
         model = nn.Linear(4, 1)
         opt = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -140,6 +186,25 @@ FIRES = {
 }
 
 SILENT = {
+    "weights changed by hand": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(6):
+            x = torch.randn(8, 4)
+            opt.zero_grad()
+            loss = F.mse_loss(model(x), x.sum(1, keepdim=True))
+            if i == 3:
+                hidden = model[1](model[0](x))
+                broken = (hidden * hidden.exp()).sum()
+                with torch.no_grad():
+                    hidden.zero_()
+                try:
+                    broken.backward()
+                except RuntimeError:
+                    opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
     "a first step to quiet a warning": """
         model = nn.Linear(4, 1)
         opt = torch.optim.SGD(model.parameters(), lr=0.1)

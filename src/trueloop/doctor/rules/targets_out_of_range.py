@@ -1,8 +1,9 @@
 """Targets that the loss cannot mean: class indices beyond the classes, binary targets beyond 0 and 1.
 
 Sees: class indices below 0 or not below the number of classes, other than ``ignore_index``, also where the loss
-raises; binary cross-entropy with targets outside 0 to 1; one-hot rows where indices are meant; margin losses, which
-want -1 and +1, with 0 and 1; negative counts in a Poisson loss.
+raises; binary cross-entropy with targets outside 0 to 1, but for those that are left out by a weight of 0 or a mask;
+one-hot rows where indices are meant; margin losses, which want -1 and +1, with 0 and 1; negative counts in a Poisson
+loss.
 
 Why it matters: on the CPU torch raises an error for a wrong index; on an accelerator the process dies later, on
 another line. Binary cross-entropy raises nothing: with a target of -1 or 2 the loss has no lower end and falls
@@ -109,7 +110,7 @@ class TargetsOutOfRange(Rule):
         )
 
     def _binary(self, fact: LossCalled, low: float, high: float) -> Iterator[Finding]:
-        if low >= -1e-4 and high <= 1.0001:
+        if high <= 1.0001 and (low >= -1e-4 or _left_out(fact)):
             return
         noisy = low >= -NOISY and high <= 1 + NOISY
         if noisy and fact.place in self._noted:
@@ -140,6 +141,14 @@ class TargetsOutOfRange(Rule):
         )
 
 
+def _left_out(fact: LossCalled) -> bool:
+    """Whether targets below 0 mark what is not known: their weight is 0, or what is made of each loss is open yet."""
+    target, weight = fact.target.detach(), fact.options.get("weight")
+    if weight is not None and bool(((target >= 0) | (weight == 0)).all()):
+        return True
+    return fact.options.get("reduction") == "none" and bool((target == 0).any())
+
+
 FIRES = {
     "labels from one": """
         model = nn.Linear(4, 3)
@@ -159,6 +168,16 @@ FIRES = {
             x = torch.randn(16, 4)
             opt.zero_grad()
             F.binary_cross_entropy_with_logits(model(x).squeeze(1), torch.sign(x[:, 0])).backward()
+            opt.step()
+    """,
+    "signs in a loss that is averaged by hand": """
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            each = F.binary_cross_entropy_with_logits(model(x), torch.sign(x[:, :1]), reduction="none")
+            opt.zero_grad()
+            each.mean().backward()
             opt.step()
     """,
     "one-hot rows as indices": """
@@ -193,6 +212,20 @@ SILENT = {
             F.binary_cross_entropy_with_logits(D(x), torch.full((16, 1), 0.9)).backward()
             F.binary_cross_entropy_with_logits(D(x + 1), torch.full((16, 1), 0.1)).backward()
             F.binary_cross_entropy(torch.sigmoid(D(x)), torch.rand(16, 1)).backward()
+            opt.step()
+    """,
+    "labels that are not known are left out": """
+        model = nn.Linear(4, 3)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        criterion = nn.BCEWithLogitsLoss(reduction="none")
+        for _ in range(6):
+            x = torch.randn(16, 4)
+            y = (x[:, :3] > 0).float().masked_fill(torch.rand(16, 3) < 0.3, -1)
+            known = (y != -1).float()
+            loss = (criterion(model(x), y) * known).sum() / known.sum()
+            loss = loss + F.binary_cross_entropy_with_logits(model(x), y, weight=known)
+            opt.zero_grad()
+            loss.backward()
             opt.step()
     """,
 }

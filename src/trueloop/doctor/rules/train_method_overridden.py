@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from trueloop.doctor.facts import BackwardBegun, Called, Ended
+from trueloop.doctor.facts import BackwardBegun, Called, Ended, Evaluated
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 BACKWARDS = 3  # whose stacks are looked at
+SWITCHES = {"train", "eval", "training", "apply", "modules", "children"}  # by which a switch of one's own hands on
 MODES = ("mode", "training", "flag", "on", "enable", "is_train", "is_training", "train")  # names of the argument
 
 
@@ -62,6 +63,16 @@ class TrainMethodOverridden(Rule):
                     yield from self._look(owner, two_modes=bool(two_modes(owner)))
             frame = frame.f_back
 
+    def evaluated(self, fact: Evaluated) -> Iterator[Finding]:
+        """A switch of the user's own is there, and the layers did not follow it."""
+        of = fact.of
+        if (
+            (root := of.model.module) is not None
+            and of.evaluates
+            and any(one.training and one.moving for one in of.passes)
+        ):
+            yield from self._look(root, two_modes=True, unmoved=True)
+
     def ended(self, fact: Ended) -> Iterator[Finding]:
         """``eval()`` failed within it."""
         if not isinstance(fact.error, TypeError):
@@ -76,8 +87,8 @@ class TrainMethodOverridden(Rule):
                 yield from self._look(owner, two_modes=True, error=str(fact.error))
             traceback = traceback.tb_next
 
-    def _look(self, owner: Any, two_modes: bool, error: str = "") -> Iterator[Finding]:
-        code = _hiding(owner)
+    def _look(self, owner: Any, two_modes: bool, error: str = "", unmoved: bool = False) -> Iterator[Finding]:
+        code = _hiding(owner, unmoved)
         if code is None or code in self._told:
             return
         self._told.add(code)
@@ -90,8 +101,13 @@ class TrainMethodOverridden(Rule):
         )
 
 
-def _hiding(owner: Any) -> CodeType | None:
-    """The code of a user's ``train`` that does not come to the switch; None where all is well."""
+def _hiding(owner: Any, unmoved: bool) -> CodeType | None:
+    """The code of a user's ``train`` that does not come to the switch; None where all is well.
+
+    Args:
+        owner: the model.
+        unmoved: its layers were seen in train mode in an evaluation.
+    """
     method = getattr(type(owner), "train", None)
     code: CodeType | None = getattr(method, "__code__", None)
     if code is None or not is_users(code.co_filename):
@@ -100,8 +116,8 @@ def _hiding(owner: Any) -> CodeType | None:
     if ("super" in names and "train" in names) or {"Module", "train"} <= names or "training" in names:
         return None
     arguments = code.co_varnames[1 : code.co_argcount]
-    if len(arguments) == 1 and arguments[0] in MODES:
-        return None  # a switch of its own kind, that hands the mode on
+    if len(arguments) == 1 and arguments[0] in MODES:  # a switch of its own kind, that hands the mode on, or does not
+        return code if unmoved and not names & SWITCHES else None
     return code
 
 
@@ -124,6 +140,30 @@ FIRES = {
         model.eval()
         with torch.no_grad():
             model(torch.randn(16, 8))
+    """,
+    "a switch that sets its own flag alone": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+                self.noisy = True
+            def train(self, mode=True):
+                self.noisy = mode
+                return self
+            def forward(self, x):
+                return self.net(x + torch.randn_like(x) if self.noisy else x)
+        model = Net()
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        held_out = torch.randn(16, 8)
+        for _ in range(4):
+            model.train()
+            for _ in range(3):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                F.mse_loss(model(held_out), torch.zeros(16, 1))
     """,
     "a trainer that is a module": """
         class Trainer(nn.Module):
@@ -161,6 +201,29 @@ SILENT = {
             opt.zero_grad()
             F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
             opt.step()
+    """,
+    "a switch that hands the mode on": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+            def train(self, mode=True):
+                self.net.train(mode)
+                return self
+            def forward(self, x):
+                return self.net(x)
+        model = Net()
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        held_out = torch.randn(16, 8)
+        for _ in range(4):
+            model.train()
+            for _ in range(3):
+                opt.zero_grad()
+                F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                F.mse_loss(model(held_out), torch.zeros(16, 1))
     """,
     "a trainer that is no module": """
         class Trainer:

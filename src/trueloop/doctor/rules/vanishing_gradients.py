@@ -54,7 +54,7 @@ class VanishingGradients(Rule):
 
     def stepped(self, fact: Stepped) -> Iterator[Finding] | None:
         vitals, seen = fact.vitals, fact.optimizer
-        if vitals is None or seen.steps % EVERY or len(vitals.parameters) < 3:
+        if vitals is None or self.trace.heard % EVERY or len(vitals.parameters) < 3:
             return None
         looks = self._looks.setdefault(seen.number, {})
         if fact.passes:

@@ -2,7 +2,8 @@
 
 Sees: no parameter of any optimizer differs after a step from what it was before, or each step starts from the same
 weights because they are loaded again before it, at all steps that were looked at: 8 at least (a guess: a warm-up that
-begins at a rate of zero takes a step or a few). It is told after 60 of them, or at the end of the script.
+begins at a rate of zero takes a step or a few). It is told after 60 of them, or at the end of the script. A loss that
+is zero because each of its terms is weighted with a zero (no reward yet) is left alone.
 
 Why it matters: nothing is learnt. Losses and metrics move only with the batches.
 
@@ -19,11 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trueloop.doctor.facts import Called, Ended, SchedulerMade, StateLoaded, Stepped
+from trueloop.doctor.endings import residuals
+from trueloop.doctor.facts import BackwardBegun, Called, Ended, SchedulerMade, StateLoaded, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 
 if TYPE_CHECKING:
+    from trueloop.doctor.graph import Graph
     from trueloop.doctor.seen import OptimizerSeen
     from trueloop.doctor.trace import Trace
     from trueloop.doctor.vitals import Vitals
@@ -46,6 +49,7 @@ class WeightsDoNotMove(Rule):
         self._moved = 0
         self._still = 0
         self._back = 0
+        self._unpaid = False  # the last loss is 0 because all that it is weighted with is: no reward yet
         self._start: dict[int, tuple[float, ...]] = {}  # optimizer -> norms of the weights before its last step
         self._loaded: Place | None = None  # where weights were loaded since the last step
         self._used = False  # a model was called since then
@@ -58,12 +62,18 @@ class WeightsDoNotMove(Rule):
         if fact.optimizer is not None:
             self._schedules[self.trace.optimizer_of(fact.optimizer).number] = fact.place
 
+    def backward_begun(self, fact: BackwardBegun) -> None:
+        if not self._moved and fact.values is not None:
+            self._unpaid = not any(fact.values) and _unpaid(fact.graph)
+
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
         if self._moved or fact.vitals is None or not fact.vitals.parameters:
             return
         if any(update != 0 for update in fact.vitals.updates):  # NaN is not zero either
             self._forth_and_back(fact, fact.vitals)
             return
+        if self._unpaid or (self._start and not any(fact.vitals.gradients)):
+            return  # nothing to move by: no reward, or a margin that the first step has reached
         self._still += 1
         if self._still in (STEPS, TOLD_AFTER):
             self._pending = self._judged(fact.optimizer, fact.vitals, fact.place)
@@ -137,6 +147,13 @@ class WeightsDoNotMove(Rule):
         return f"fewer than {STEPS} steps could be looked at" if not self._moved and 0 < self._still < STEPS else None
 
 
+def _unpaid(graph: Graph) -> bool:
+    """Whether a loss sums products of predictions with data that is all zero: log-probabilities and returns."""
+    factors = [found.data for found in residuals(graph) if found.node.op == "Mul"]
+    zeros = [factor for factor in factors if factor is not None and not factor.any()]
+    return len(zeros) > 1 or any(factor.dim() for factor in zeros)  # a single number is a weight of the whole loss
+
+
 FIRES = {
     "a factor of zero": """
         model = nn.Linear(4, 1)
@@ -202,6 +219,34 @@ SILENT = {
             F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
             opt.step()
             sched.step()
+    """,
+    "no reward comes": """
+        policy = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        opt = torch.optim.Adam(policy.parameters(), lr=0.01)
+        for episode in range(20):
+            logps, rewards = [], []
+            for _ in range(5):
+                choice = torch.distributions.Categorical(logits=policy(torch.randn(4)))
+                logps.append(choice.log_prob(choice.sample()))
+                rewards.append(0.0)
+            terms = [-logp * sum(rewards[t:]) for t, logp in enumerate(logps)]
+            loss = torch.stack(terms).sum() if episode % 2 else -(torch.stack(logps) * torch.tensor(rewards)).sum()
+            if episode % 3 == 0:
+                ratio, advantage = (torch.stack(logps) - torch.stack(logps).detach()).exp(), torch.zeros(5)
+                loss = -torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "a margin that one step reaches": """
+        x = torch.randn(40, 4)
+        x[:, 0] += 4 * x[:, 0].sign()
+        svm = nn.Linear(4, 1)
+        opt = torch.optim.SGD(svm.parameters(), lr=5.0)
+        for _ in range(30):
+            opt.zero_grad()
+            F.relu(1 - x[:, 0].sign() * svm(x).squeeze(1)).mean().backward()
+            opt.step()
     """,
     "one of two optimizers waits": """
         a, b = nn.Linear(4, 8), nn.Linear(8, 1)
