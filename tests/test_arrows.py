@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "step": STEP,  # never loop
     "loop": LOOP,  # never observers: they meet only in watch()
     "setup": SETUP,
-    "planning": SETUP | {"setup"},
+    "planning": SETUP | {"setup", "consult"},
     "own_loop": SETUP | {"setup", "loop"},
     # who watches
     "observers": {"errors", "events"},

@@ -27,6 +27,17 @@ SHARE = 0.01
 """Of the run's time; listening, with the steps that run meanwhile, takes no more of it after the first evaluation."""
 
 
+def listening_plan() -> str:
+    """To what the doctor will listen, for the plan.
+
+    Example:
+        >>> listening_plan()
+        'listens to the first 8 steps and an evaluation, then 1 % of the time (doctor=False: to nothing)'
+    """
+    then = f"then {100 * SHARE:g} % of the time (doctor=False: to nothing)"
+    return f"listens to the first {FIRST} steps and an evaluation, {then}"
+
+
 def consulted(events: Events) -> Events:
     """The same events, with ``Found`` among them as the doctor finds something.
 

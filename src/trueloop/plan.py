@@ -73,6 +73,8 @@ class Plan:
     memory: str
     evaluates: str
     saves: str | None = None
+    doctor: str | None = None
+    """To what of the run the doctor listens; None if to nothing."""
     compiles: str | None = None
     average: str | None = None
     notes: tuple[str, ...] = field(default=())
@@ -94,6 +96,7 @@ class Plan:
             ("average", self.average),
             ("evaluates", self.evaluates),
             ("saves", self.saves),
+            ("doctor", self.doctor),
             *(("note", note) for note in self.notes),
         ]
         return ["plan", *(f"  {name:<9}  {text}" for name, text in rows if text)]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trueloop.consult import listening_plan
 from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError
 from trueloop.objective import Objective, loss_name
@@ -67,6 +68,7 @@ def make_plan(
         average=None if choices.average is None else str(choices.average),
         evaluates=evaluates,
         saves=saves,
+        doctor=listening_plan() if choices.doctor else None,
         notes=(*notes, *(setup.used if ritual.schedule is not None else ())),
     )
 

@@ -98,7 +98,7 @@ class Trainer:
         device: None takes CUDA, else MPS, else the CPU.
         deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
         doctor: in ``fit`` and ``train``, listens to the first steps and then to a sample; what it finds are events
-            (``Found``). It changes no bit of the training.
+            (``Found``). It changes no bit of the training; False leaves it out.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -135,7 +135,7 @@ class Trainer:
         average: Average | None = None,
         device: str | torch.device | None = None,
         deterministic: bool = False,
-        doctor: bool = False,
+        doctor: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -34,9 +34,9 @@ from trueloop.doctor.seen import LoaderSeen, ModelSeen, OptimizerSeen, Pass, Rou
 if TYPE_CHECKING:
     from trueloop.doctor.rule import Rule
 
-CLOSE_STEPS = 200
+CLOSE_STEPS = 150
 """So many first steps are heard; a guess: small scripts have 60-150 steps in all."""
-CLOSE_EVERY = 20
+CLOSE_EVERY = 30
 """After them, one of so many, in the beginning."""
 RARER = 50
 """One of a hundred is heard after a hundred steps times this: it takes 1 ms, which a tiny step would notice."""

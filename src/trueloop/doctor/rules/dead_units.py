@@ -86,9 +86,11 @@ class DeadUnits(Rule):
         self._about[one.key] = one.label, known or one.place or place, one.fan_in
         if self.trace.step < EVERY or not finite(one.result):
             return  # the first steps may mend much, and NaN is no zero
-        active = (one.result > 0).movedim(one.features, -1).flatten(0, -2)
+        result = one.result
+        others = [dim for dim in range(result.dim()) if dim != one.features]
         looks = self._looks.setdefault(one.key, deque(maxlen=LOOKS))
-        looks.append((active.any(0), active.all(0), len(active)))
+        samples = result.numel() // max(result.shape[one.features], 1)
+        looks.append((result.amax(others) > 0, result.amin(others) > 0, samples))
 
     def _judge(self, key: tuple[object, ...], least: int) -> Iterator[Finding]:
         import torch
