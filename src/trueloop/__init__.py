@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trueloop import data, errors, events, objective, observers, optim, precision, schedules
+    from trueloop import data, doctor, errors, events, objective, observers, optim, precision, schedules
     from trueloop.checkpoint.saving import Saving
     from trueloop.data.split import Normalizer, split
     from trueloop.events import (
@@ -58,6 +58,7 @@ __all__ = [
     "Stop",
     "Trainer",
     "data",
+    "doctor",
     "errors",
     "events",
     "objective",
@@ -70,7 +71,7 @@ __all__ = [
     "watch",
 ]
 
-_ROOMS = {"data", "errors", "events", "objective", "observers", "optim", "precision", "schedules"}
+_ROOMS = {"data", "doctor", "errors", "events", "objective", "observers", "optim", "precision", "schedules"}
 _HOMES = {
     **dict.fromkeys(
         ("EpochEnded", "EvalEnded", "Event", "Found", "RunEnded", "RunStarted", "SaveFailed", "Saved"), "events"
