@@ -12,6 +12,7 @@ from trueloop import __version__
 from trueloop.errors import TrueloopError, UnknownNameError
 
 VERBS = {
+    "check": "read training scripts, find their mistakes, mend them",
     "doctor": "run any training script and say what is wrong with it",
     "rules": "list the mistakes that the doctor knows",
     "explain": "what one of them is, and how to mend it",
@@ -92,6 +93,7 @@ def _help() -> str:
             "",
             *(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()),
             "",
+            "  trueloop check mine.py               read a training script, and show how to mend it",
             "  trueloop doctor mine.py --lr 0.1     what is wrong with a training script of your own",
             "  trueloop train digits                train a small network on handwritten digits",
             "  trueloop train digits --help         the flags of a recipe",

@@ -19,11 +19,11 @@ def files() -> tuple[ModuleType, ...]:
 
 
 @cache
-def dynamic_rules() -> tuple[type[Rule], ...]:
-    """The rules that listen, by code.
+def rules_by_code() -> tuple[type[Rule], ...]:
+    """Every rule, those that are only read among them.
 
     Example:
-        >>> "missing-zero-grad" in [rule.name for rule in dynamic_rules()]
+        >>> "unsafe-load" in [rule.name for rule in rules_by_code()]
         True
     """
     found = [
@@ -36,6 +36,17 @@ def dynamic_rules() -> tuple[type[Rule], ...]:
         and not inspect.isabstract(thing)
     ]
     return tuple(sorted(found, key=lambda rule: rule.code))
+
+
+@cache
+def dynamic_rules() -> tuple[type[Rule], ...]:
+    """The rules that listen, by code.
+
+    Example:
+        >>> "missing-zero-grad" in [rule.name for rule in dynamic_rules()]
+        True
+    """
+    return tuple(rule for rule in rules_by_code() if "run" in rule.seen_by)
 
 
 SAMPLED = (

@@ -20,19 +20,27 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.calls import arguments_at
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Clipped, LossCalled, Paused, Stepped, Stepping, Unscaled
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import LOSSES
+from trueloop.doctor.source.mending import replaced
+from trueloop.doctor.source.ritual import gives
+from trueloop.doctor.source.windows import window_of
 from trueloop.doctor.untouched import Untouched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.graph import Node
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 WINDOWS = 3
@@ -228,6 +236,47 @@ def _base(node: Node) -> str:
     return node.op if node.op in MEANS else node.op.rstrip("0123456789")
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """An optimizer steps every k turns, and each turn's loss is a mean as its function gives it, not divided by k."""
+    told: set[int] = set()
+    for run in program.runs:
+        if any(run.of(read.GradientsUsed)):
+            continue
+        for backward in run.of(read.Backward):
+            loss = backward.loss
+            mean = isinstance(loss, values.Tensor) and loss.op in LOSSES.values() and "reduction" not in loss.options
+            if not mean or id(backward.node) in told:
+                continue
+            for step in run.of(read.Stepped):
+                if not gives(run, backward, step.target):
+                    continue
+                count = window_of(step, backward, run)
+                optimizer = step.target
+                scaled = isinstance(optimizer, values.Object) and count in optimizer.at.unit.text(optimizer.node)
+                divided = any(
+                    event.name == "Tensor.div" and event.args[0] is loss for event in run.of(read.Operated)
+                )  # after backward: that is another rule's
+                if not count or scaled or divided:
+                    continue
+                told.add(id(backward.node))
+                finding = program.finding(
+                    AccumulationNotDivided,
+                    f"the gradients of {count} batches are added up, and the loss is not divided by {count}",
+                    "each turn's loss is a mean over its batch; the step comes once in several turns",
+                    at=backward,
+                    related=[(step, "the step")],
+                    help=f"call backward on `loss / {count}`",
+                )
+                node: Any = backward.node
+                thing = getattr(node.func, "value", None)
+                plain = not backward.scaled and not node.args and type(thing).__name__ == "Name"
+                here = plain and backward.at.unit is program.unit
+                title = f"divide the loss by {count}"
+                fix = replaced(program, thing, f"({thing.value} / {count})", title) if here and thing else None
+                yield Checked(finding, fix)
+                break
+
+
 FIRES = {
     "four batches a step": """
         model = nn.Linear(4, 3)
@@ -321,5 +370,62 @@ SILENT = {
             og.zero_grad()
             bce(D(G(torch.randn(16, 2))), torch.ones(16, 1)).backward()
             og.step()
+    """,
+}
+
+READ_FIRES = {
+    "not divided": """
+        import torch
+        from torch import nn
+        K = 8
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(loader):
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            if (i + 1) % K == 0:
+                opt.step()
+                opt.zero_grad()
+    """,
+}
+
+READ_SILENT = {
+    "divided": """
+        import torch
+        from torch import nn
+        K = 8
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(loader):
+            loss = nn.functional.cross_entropy(net(x), y) / K
+            loss.backward()
+            if (i + 1) % K == 0:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "a sum, and a rate that knows": """
+        import torch
+        from torch import nn
+        K = 8
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1 / K)
+        for i, (x, y) in enumerate(loader):
+            nn.functional.cross_entropy(net(x), y).backward()
+            if i % K == K - 1:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "a step every time, a print sometimes": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(loader):
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            opt.step()
+            if i % 100 == 0:
+                print(loss.item())
     """,
 }

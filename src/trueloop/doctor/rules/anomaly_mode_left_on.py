@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import Ended, Evaluated, Stepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 100  # in a row; a guess: a window of debugging is shorter
@@ -93,6 +97,34 @@ class AnomalyModeLeftOn(Rule):
         return "anomaly mode was off" if self._steps and not self._on else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """Anomaly mode is switched on, under no condition, and not off again before an optimizer steps in a loop."""
+    told: set[int] = set()
+    for run in program.runs:
+        on: read.Operated | None = None
+        for event in run.events:
+            if isinstance(event, read.Operated) and event.name.startswith("torch.autograd."):
+                mode = event.kwargs.get("mode") or (event.args[0] if event.args else values.Constant(True))
+                if event.name.endswith(".set_detect_anomaly"):
+                    on = event if values.constant(mode) is True and not event.at.branches else None
+                elif event.name.endswith(".detect_anomaly") and not event.at.branches:
+                    on = event
+            elif isinstance(event, read.Operated) and event.name == "detect_anomaly.__exit__":
+                on = None
+            elif isinstance(event, read.Stepped) and on is not None and event.at.loops and id(on.node) not in told:
+                told.add(id(on.node))
+                finding = program.finding(
+                    AnomalyModeLeftOn,
+                    "anomaly mode is on for all of the training: each step is far slower",
+                    "it is switched on under no condition, and is on when the optimizer steps",
+                    at=on,
+                    related=[(event, "steps with anomaly mode on")],
+                    certainty="certain" if on.name.endswith("set_detect_anomaly") else "likely",
+                    help="switch it on only while an error is looked for",
+                )
+                yield Checked(finding)
+
+
 FIRES = {
     "switched on at the head": """
         torch.autograd.set_detect_anomaly(True)
@@ -137,5 +169,32 @@ SILENT = {
                 step()
         for _ in range(30):
             step()
+    """,
+}
+
+READ_FIRES = {
+    "set at the head": """
+        import torch
+        torch.autograd.set_detect_anomaly(True)
+        def train(model, optimizer, loader, criterion):
+            for x, y in loader:
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                optimizer.step()
+        train(a, b, c, d)
+    """,
+}
+
+READ_SILENT = {
+    "asked for": """
+        import torch
+        def train(model, optimizer, loader, criterion, debug):
+            torch.autograd.set_detect_anomaly(debug)
+            if debug:
+                torch.autograd.set_detect_anomaly(True)
+            for x, y in loader:
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                optimizer.step()
     """,
 }

@@ -27,10 +27,15 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import off_one, readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.seen import ModelSeen
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors, endings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 5  # calls of the loss that are looked at on each line
@@ -162,6 +167,38 @@ def _sum(tensor: Tensor, dim: int, log: bool) -> float:
     return float((values.exp() if log else values).sum(dim).flatten().median())
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loader's batches go through a softmax over dimension 0 right before a loss of classes."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if event.kind not in ("cross_entropy", "nll_loss"):
+                continue
+            for end in endings(event.input):
+                if (
+                    not isinstance(end, values.Tensor)
+                    or end.op not in ("softmax", "log_softmax")
+                    or id(end.node) in told
+                ):
+                    continue
+                dim = end.options.get("dim") or (end.inputs[1] if len(end.inputs) > 1 else None)
+                if end.layer is not None:
+                    dim = end.layer.option("dim", 0)
+                through = [one.op for one in ancestors(end) if isinstance(one, values.Tensor)]
+                if values.constant(dim) != 0 or "fetched" not in through or {"permute", "t", "T"} & set(through):
+                    continue
+                told.add(id(end.node))
+                finding = program.finding(
+                    ArgmaxOverWrongDimension,
+                    f"the {end.op} is over dimension 0, the batch: its values sum to one over the samples",
+                    "the loss wants (batch, classes), and a loader's batch came to it without turning",
+                    at=end,
+                    related=[(event, "the loss")],
+                    help="take it over the classes: `dim=1`, or `dim=-1`",
+                )
+                yield Checked(finding)
+
+
 FIRES = {
     "log-softmax over the batch": """
         model = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(dim=0))
@@ -273,5 +310,35 @@ SILENT = {
             F.nll_loss(logp, x[:, :3].argmax(1)).backward()
             opt.step()
             shown = logp.argmax(1)
+    """,
+}
+
+READ_FIRES = {
+    "dim=0 in forward": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        from torch.utils.data import DataLoader
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 3)
+            def forward(self, x):
+                return F.log_softmax(self.fc(x), dim=0)
+        net = Net()
+        for x, y in DataLoader(data):
+            F.nll_loss(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "over the classes": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        for x, y in DataLoader(data):
+            F.nll_loss(F.log_softmax(net(x), dim=1), y).backward()
     """,
 }

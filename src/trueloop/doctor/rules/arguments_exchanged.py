@@ -15,14 +15,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import ends
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.provenance import weights
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 KINDS = (
@@ -84,6 +89,46 @@ class ArgumentsExchanged(Rule):
 
     def passed(self) -> str | None:
         return "losses got the output first and the target second" if self._right else None
+
+
+ORDERED = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+"""Losses whose arguments are not alike."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The model's output stands at the target's place, and what carries no graph at the input's."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            first, second = event.input, event.target
+            if event.kind not in ORDERED or id(event.node) in told:
+                continue
+            if not isinstance(first, values.Tensor) or not isinstance(second, values.Tensor):
+                continue
+            if first.graph is not False or second.graph is not True or weights(first)[0] or not weights(second)[0]:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                ArgumentsExchanged,
+                f"{event.kind} is called with the target first and the model's output second",
+                "the first argument carries no graph, and the second one comes from the model",
+                at=event,
+                help="call it as `loss(output, target)`",
+            )
+            yield Checked(finding, _mended(program, event))
+
+
+def _mended(program: Program, event: read.LossCalled) -> Fix | None:
+    node: Any = event.node
+    if event.at.unit is not program.unit or any(one.keyword is not None or one.star for one in node.args[:2]):
+        return None
+    spans = [program.unit.span(one.value) for one in node.args[:2]]
+    texts = [program.unit.text(one.value) for one in node.args[:2]][::-1]
+    edits = tuple(
+        Edit((span.start.line, span.start.column), (span.end.line, span.end.column), text)
+        for span, text in zip(spans, texts, strict=True)
+    )
+    return Fix("output first, target second", False, edits)
 
 
 FIRES = {
@@ -149,5 +194,37 @@ SILENT = {
             opt.zero_grad()
             F.cross_entropy(a(x), torch.softmax(b(x), 1)).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "target first": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net, criterion = nn.Linear(4, 1), nn.BCEWithLogitsLoss()
+        for x, y in DataLoader(data):
+            out = net(x).squeeze(1)
+            criterion(y, out).backward()
+    """,
+}
+
+READ_SILENT = {
+    "in order, and where both are alike": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 1)
+        for x, y in DataLoader(data):
+            nn.functional.mse_loss(y, net(x)).backward()
+            nn.functional.binary_cross_entropy_with_logits(net(x), y).backward()
+    """,
+    "an attack on the input": """
+        import torch
+        from torch import nn
+        def attack(model, x, y):
+            x = x.clone().requires_grad_()
+            nn.functional.cross_entropy(model(x), y).backward()
+            return x.grad
     """,
 }

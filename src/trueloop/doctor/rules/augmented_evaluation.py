@@ -15,20 +15,30 @@ split them by the same indices.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
+
+import libcst as cst
+from libcst import matchers
 
 from trueloop.doctor.facts import Evaluated, Fetched
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import fingerprints, tensors_in
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ritual import used_for_training
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 DIFFER = 0.1  # of the first batch's samples; a transform that acts on half of them leaves a quarter alike at least
@@ -237,6 +247,79 @@ _IMAGES = """
                     right = sum((model(a).argmax(1) == b).sum().item() for a, b in val)
 """
 
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """What is trained on and what is evaluated on are parts of one dataset with a random transform."""
+    text = program.unit.tree.code
+    if any(word in text.lower() for word in ON_PURPOSE) or _CHANGED.search(text):
+        return
+    told: set[int] = set()
+    for run in program.runs:
+        if not run.complete:
+            continue
+        trained = {id(whole): whole for event in run.of(read.Backward) for _, whole in _split_from(event.loss)}
+        for call in run.of(read.Called):
+            if call.grad is not False or used_for_training(run, call.result):
+                continue
+            for part, whole in [one for value in call.args for one in _split_from(value)]:
+                random = _random_transform(whole) if id(whole) in trained and id(whole) not in told else ""
+                if not random:
+                    continue
+                told.add(id(whole))
+                finding = program.finding(
+                    AugmentedEvaluation,
+                    f"what is evaluated goes through the training's random transform (`{random}`)",
+                    "both are parts of one dataset, which has one transform",
+                    at=call,
+                    related=[(part, "split here"), (whole, "the dataset with the transform")],
+                    certainty="likely",
+                )
+                yield Checked(finding)
+
+
+_CHANGED = re.compile(r"(?<!\bself)\.transforms?\s*=[^=]|setattr\(")
+_RANDOM = re.compile(r"\b(?:torch|np\.random|numpy\.random|random)\.(?:rand\w*|normal|uniform|choice|random)\(")
+
+
+def _split_from(value: values.Value) -> list[tuple[values.Object, values.Object]]:
+    """The subsets that a value was fetched from, each with the dataset that it is a part of."""
+    found = []
+    for one in ancestors(value):
+        loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+        part = loader.option("dataset", 0) if isinstance(loader, values.Object) else None
+        whole = part.option("dataset", 0) if isinstance(part, values.Object) and part.name == "Subset" else None
+        if isinstance(part, values.Object) and isinstance(whole, values.Object):
+            found.append((part, whole))
+    return found
+
+
+def _random_transform(dataset: values.Object) -> str:
+    """What is random in a dataset's transform, by its name; ``""`` if nothing surely is."""
+    transform = dataset.option("transform")
+    if transform is None or not _always_transforms(dataset):
+        return ""
+    if isinstance(transform, values.Function):
+        return transform.name if _RANDOM.search(transform.unit.text(transform.node)) else ""
+    steps = transform.args[0] if isinstance(transform, values.Object) and transform.name == "Compose" else transform
+    inside = steps.all() if isinstance(steps, values.Items) else (steps,)
+    names = [one.name for one in inside if isinstance(one, values.Object) and one.kind.startswith("torchvision.")]
+    return next((name for name in names if name.startswith("Random")), "")
+
+
+def _always_transforms(dataset: values.Object) -> bool:
+    """Whether each sample goes through it: so it is with torchvision's; a class of the user's must ask nothing else."""
+    if isinstance(dataset.cls, str):
+        return dataset.cls.startswith("torchvision.datasets.")
+    get = dataset.cls.find("__getitem__")
+    if not isinstance(get, values.Function) or not isinstance(get.node, cst.FunctionDef):
+        return False
+    told = get.unit.text
+    asked = [told(one.test) for one in matchers.findall(get.node, matchers.If()) if isinstance(one, cst.If)]
+    asked += [told(one) for one in matchers.findall(get.node, matchers.IfExp())]
+    plain = {"self.transform", "self.transform is not None"}
+    return "self.transform(" in told(get.node) and set(asked) <= plain
+
+
 FIRES = {
     "one dataset, split": _IMAGES
     + """
@@ -324,5 +407,73 @@ SILENT = {
                 opt.step()
             with torch.no_grad():
                 total = sum(F.mse_loss(model(noisy), clean).item() for noisy, clean in val)
+    """,
+}
+
+READ_FIRES = {
+    "random_split of one dataset": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, random_split
+        from torchvision import datasets, transforms
+        tf = transforms.Compose([transforms.RandomCrop(32, 4), transforms.ToTensor()])
+        train, val = random_split(datasets.CIFAR10("data", train=True, transform=tf), [45000, 5000])
+        train_loader = DataLoader(train, batch_size=64, shuffle=True)
+        val_loader = DataLoader(val, batch_size=64)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    print((net(x).argmax(1) == y).float().mean())
+    """,
+}
+
+READ_SILENT = {
+    "nothing random": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, random_split
+        from torchvision import datasets, transforms
+        tf = transforms.Compose([transforms.CenterCrop(32), transforms.ToTensor()])
+        train, val = random_split(datasets.CIFAR10("data", train=True, transform=tf), [45000, 5000])
+        train_loader = DataLoader(train, batch_size=64, shuffle=True)
+        val_loader = DataLoader(val, batch_size=64)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    print((net(x).argmax(1) == y).float().mean())
+    """,
+    "two datasets, the same indices": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Subset
+        from torchvision import datasets, transforms
+        tf = transforms.Compose([transforms.RandomCrop(32, 4), transforms.ToTensor()])
+        order = torch.randperm(50000)
+        train = Subset(datasets.CIFAR10("data", train=True, transform=tf), order[:45000])
+        val = Subset(datasets.CIFAR10("data", train=True, transform=transforms.ToTensor()), order[45000:])
+        train_loader = DataLoader(train, batch_size=64, shuffle=True)
+        val_loader = DataLoader(val, batch_size=64)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    print((net(x).argmax(1) == y).float().mean())
     """,
 }

@@ -15,13 +15,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import libcst as cst
+
 from trueloop.doctor.facts import ForwardFailed, ModuleCalled
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.mending import argument, replaced
+from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
     from trueloop.doctor.seen import Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 MESSAGE = "more than 1 value per channel"
@@ -100,6 +108,83 @@ class BatchOfOneWithBatchnorm(Rule):
         return "batch normalisation had more than one sample in each batch" if self._more and not self._told else None
 
 
+SIZED = frozenset(("randn", "rand", "zeros", "ones"))
+SAME_LENGTH = frozenset(("add", "sub", "mul", "div", "float", "long", "double", "to", "clone"))
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The number of samples and the batch size are written there, and leave one sample for the last batch."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Called):
+            if event.training is not True or event.grad is not True or event.at.branches or not event.args:
+                continue
+            if ("BatchNorm1d", True) not in (event.layers or ()):
+                continue
+            for one in ancestors(event.args[0]):
+                loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+                if not isinstance(loader, values.Object) or id(loader.node) in told:
+                    continue
+                batch, count = values.constant(loader.option("batch_size", 1)), _count(loader)
+                if count is None or type(batch) is not int or batch < 2 or count < batch or count % batch != 1:
+                    continue
+                told.add(id(loader.node))
+                finding = program.finding(
+                    BatchOfOneWithBatchnorm,
+                    "the last batch of each epoch holds one sample, which batch normalisation cannot be trained on",
+                    f"{count:,} samples in batches of {batch} leave one, and `drop_last` is not set",
+                    at=loader,
+                    related=[(event, "the model is called here, in train mode")],
+                )
+                yield Checked(finding, _dropping(program, loader))
+
+
+def _count(loader: values.Object) -> int | None:
+    """The samples of a loader that gives all of them; None if they are not known."""
+    others = ("sampler", "batch_sampler", "collate_fn", "**")
+    if loader.kind != "torch.utils.data.DataLoader" or len(loader.args) > 3 or any(o in loader.kwargs for o in others):
+        return None
+    if values.constant(loader.option("drop_last"), None if loader.option("drop_last") else False) is not False:
+        return None
+    data = loader.option("dataset", 0)
+    plain = isinstance(data, values.Object) and data.cls == "torch.utils.data.TensorDataset" and data.args
+    return _length(data.args[0]) if isinstance(data, values.Object) and plain else None
+
+
+def _length(value: values.Value, depth: int = 12) -> int | None:
+    """The rows of a tensor, as far as they are written there."""
+    if not isinstance(value, values.Tensor) or depth == 0 or not value.inputs:
+        return None
+    first = value.inputs[0]
+    if value.op in SIZED:
+        length = values.constant(first)
+        return length if type(length) is int else None
+    if value.op in SAME_LENGTH:
+        return _length(first, depth - 1)
+    key = value.options.get("key")
+    if value.op != "getitem" or key is None:
+        return None
+    if isinstance(key, values.Tensor) and key.op == "randperm":
+        length = values.constant(key.inputs[0]) if key.inputs else None
+        return length if type(length) is int else None
+    if isinstance(key, values.Unknown) and key.via == "slice":
+        whole, bounds = _length(first, depth - 1), [values.constant(one, "?") for one in key.attrs["bounds"]]
+        if whole is not None and all(one is None or type(one) is int for one in bounds):
+            return len(range(whole)[slice(*bounds)])
+    return None
+
+
+def _dropping(program: Program, loader: values.Object) -> Fix | None:
+    if loader.at.unit is not program.unit or not isinstance(loader.node, cst.Call):
+        return None
+    title = "leave out the last, smaller batch"
+    given = argument(loader.node, "drop_last")
+    if given is not None:
+        return replaced(program, given, "True", title)
+    end = program.unit.span(loader.node.args[-1].value).end
+    return Fix(title, False, (Edit((end.line, end.column), (end.line, end.column), ", drop_last=True"),))
+
+
 FIRES = {
     "the last batch": """
         loader = DataLoader(TensorDataset(torch.randn(33, 8), torch.randn(33, 1)), batch_size=8, shuffle=True)
@@ -142,5 +227,52 @@ SILENT = {
         model.eval()
         with torch.no_grad():
             model(torch.randn(1, 8))
+    """,
+}
+
+READ_FIRES = {
+    "129 in batches of 32": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        x, y = torch.randn(178, 4), torch.zeros(178).long()
+        n = 129
+        x = (x - x[:n].mean(0)) / x[:n].std(0)
+        loader = DataLoader(TensorDataset(x[:n], y[:n]), batch_size=32, shuffle=True)
+        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            net.train()
+            for a, b in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+            net.eval()
+    """,
+}
+
+READ_SILENT = {
+    "dropped, skipped, or not of one": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        x, y = torch.randn(129, 4), torch.zeros(129).long()
+        data = TensorDataset(x, y)
+        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        def train(loader):
+            for epoch in range(3):
+                for a, b in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(net(a), b).backward()
+                    opt.step()
+        train(DataLoader(data, batch_size=32, shuffle=True, drop_last=True))
+        train(DataLoader(data, batch_size=33, shuffle=True))
+        for a, b in DataLoader(data, batch_size=32, shuffle=True):
+            if len(a) < 2:
+                continue
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
     """,
 }

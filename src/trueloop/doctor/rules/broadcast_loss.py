@@ -25,8 +25,13 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.graph import Node
 from trueloop.doctor.readings import ends
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.data import rank
+from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 KINDS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss")
@@ -134,6 +139,33 @@ def _shaped_by_hand(node: Node, side: Shape) -> bool:
     )
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A layer with one output gives a column, and the target is a row: both are known from the data's own shapes."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if event.kind not in KINDS or id(event.node) in told:
+                continue
+            ends = values.options(event.input)
+            if not all(_is_column(one) for one in ends) or rank(event.target) != 1:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                BroadcastLoss,
+                f"{event.kind} compares each prediction with every target: (N, 1) against (N,)",
+                "the last layer has one output, so the input is (N, 1); the targets are a row, (N,)",
+                at=event,
+            )
+            yield Checked(finding)
+
+
+def _is_column(value: values.Value) -> bool:
+    layer = value.layer if isinstance(value, values.Tensor) else None
+    if layer is None or layer.kind != "torch.nn.Linear" or rank(value) != 2:
+        return False
+    return bool(values.constant(layer.option("out_features", 1)) == 1)
+
+
 FIRES = {
     "mse of a column and a row": """
         model = nn.Linear(4, 1)
@@ -233,5 +265,35 @@ SILENT = {
             opt.zero_grad()
             energy.backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "a column and a row": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        loader = DataLoader(TensorDataset(torch.randn(100, 4), torch.randn(100)), batch_size=10, shuffle=True)
+        criterion = nn.MSELoss()
+        for x, y in loader:
+            criterion(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "both are rows, both are columns, or it is not known": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        loader = DataLoader(TensorDataset(torch.randn(100, 4), torch.randn(100)), batch_size=10, shuffle=True)
+        criterion = nn.MSELoss()
+        for x, y in loader:
+            criterion(net(x).squeeze(1), y).backward()
+            criterion(net(x), y.unsqueeze(1)).backward()
+            criterion(net(x), y[:, None]).backward()
+        for x, y in others:
+            criterion(net(x), y).backward()
     """,
 }

@@ -34,12 +34,19 @@ from trueloop.doctor.facts import (
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import line_before, moved_after, moved_before
+from trueloop.doctor.source.provenance import feeds, held, weights
+from trueloop.doctor.source.ways import Run, paths
 from trueloop.doctor.untouched import is_zero
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 3
@@ -207,6 +214,106 @@ def _found(fact: Clipped) -> str:
     return "gradients that a step had used already"
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """On every way and in every turn, a clip finds no fresh gradients, or scaled ones that a scaler is to step with."""
+    for run in program.runs:
+        verdicts: dict[int, list[tuple[str, read.Clipped, read.Event | None]]] = {}
+        for way in paths(run, read.Backward, read.Unscaled, read.Clipped, read.Stepped, read.Zeroed, read.Escaped):
+            for word, clip, other in _judged(way):
+                verdicts.setdefault(id(clip.node), []).append((word, clip, other))
+        for those in verdicts.values():
+            words = {word for word, _, _ in those}
+            word, clip, other = those[0]
+            if "right" in words or len(words) > 1 or not clip.at.loops or not _has_backward(run, clip):
+                continue
+            message, evidence, help = _TOLD[word]
+            fix = None
+            if word == "after" and isinstance(other, read.Stepped):
+                fix = moved_before(program, clip, other, "clip before the step")
+            elif word == "before" and isinstance(other, read.Backward):
+                fix = moved_after(program, clip, other, "clip after backward")
+            elif word == "scaled" and isinstance(other, read.Stepped):
+                scaler, name = _names(other)
+                fix = line_before(program, clip, f"{scaler}.unscale_({name})", "unscale before clipping")
+            related = [(other, _OTHER[word])] if other is not None else []
+            finding = program.finding(ClipOutOfOrder, message, evidence, at=clip, related=related, help=help)
+            yield Checked(finding, fix)
+
+
+_TOLD = {
+    "before": (
+        "gradients are clipped before backward makes them",
+        "in every turn the clip comes before backward, with nothing of this step to clip",
+        "clip between backward and the step",
+    ),
+    "after": (
+        "gradients are clipped after the step that uses them",
+        "in every turn the clip comes after the step, which has used the gradients as they were",
+        "clip between backward and the step",
+    ),
+    "scaled": (
+        "scaled gradients are clipped: they are large by the scaler's factor",
+        "backward ran on the scaled loss, and `unscale_` does not come before the clip",
+        "call `scaler.unscale_(optimizer)` before clipping",
+    ),
+}
+_OTHER = {"before": "the backward", "after": "the step", "scaled": "the step, through the scaler"}
+
+
+def _names(step: read.Stepped) -> tuple[str, str]:
+    call: Any = step.node
+    unit = step.at.unit
+    return unit.text(call.func.value), unit.text(call.args[0].value)
+
+
+def _judged(way: list[read.Event]) -> Iterator[tuple[str, read.Clipped, read.Event | None]]:
+    trained = [event.loss for event in way if isinstance(event, read.Backward)]
+    for number, clip in enumerate(way):
+        if not isinstance(clip, read.Clipped):
+            continue
+        before, after = way[:number], way[number + 1 :]
+        last = next((one for one in reversed(before) if not _aside(one, trained)), None)
+        if isinstance(last, read.Escaped):
+            yield "right", clip, None  # it may have run a backward
+        elif isinstance(last, read.Backward):
+            scaled = last.scaled and not any(isinstance(one, read.Unscaled) for one in before[before.index(last) :])
+            step = next((one for one in after if isinstance(one, (read.Stepped, read.Zeroed))), None)
+            scaled = scaled and isinstance(clip.limit, values.Constant)  # else it may be in scaled units
+            if scaled and isinstance(step, read.Stepped) and step.scaler is not None and not _disabled(step.scaler):
+                yield "scaled", clip, step
+            else:
+                yield "right", clip, None
+        elif isinstance(last, read.Stepped) and last.at.loops == clip.at.loops:
+            yield "after", clip, last
+        else:
+            following = next(
+                (one for one in after if isinstance(one, read.Backward) and one.at.loops == clip.at.loops), None
+            )
+            yield ("before", clip, following) if following is not None else ("right", clip, None)
+
+
+def _aside(event: read.Event, losses: list[values.Value]) -> bool:
+    """What is neither a backward nor the end of its use. An unknown function may be one, unless it makes a loss."""
+    if isinstance(event, read.Escaped):
+        return any(feeds(event.result, loss) for loss in losses)
+    return isinstance(event, (read.Clipped, read.Unscaled))
+
+
+def _disabled(scaler: values.Value) -> bool:
+    enabled = scaler.option("enabled") if isinstance(scaler, values.Object) else None
+    return enabled is not None and values.constant(enabled) is not True
+
+
+def _has_backward(run: Run, clip: read.Clipped) -> bool:
+    """Whether some backward of the run fills what is clipped, as far as that is known."""
+    own, more = held(clip.target)
+    for event in run.of(read.Backward):
+        reached, others = weights(event.loss)
+        if own & reached or more or others:
+            return True
+    return False
+
+
 FIRES = {
     "before backward": """
         model = nn.Linear(4, 3)
@@ -321,5 +428,70 @@ SILENT = {
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0 * scaler.get_scale())
             scaler.step(opt)
             scaler.update()
+    """,
+}
+
+READ_FIRES = {
+    "before backward": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                loss = criterion(model(x), y)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                loss.backward()
+                opt.step()
+    """,
+    "after the step": """
+        import torch
+        from torch.nn.utils import clip_grad_value_ as clip
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                criterion(model(x), y).backward()
+                opt.step()
+                clip(model.parameters(), 1.0)
+    """,
+    "while scaled": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.cuda.amp.GradScaler()
+            for x, y in loader:
+                opt.zero_grad()
+                scaler.scale(criterion(model(x), y)).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                scaler.step(opt)
+                scaler.update()
+    """,
+}
+
+READ_SILENT = {
+    "in order": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.cuda.amp.GradScaler()
+            for i, (x, y) in enumerate(loader):
+                scaler.scale(criterion(model(x), y)).backward()
+                if i % 4 == 3:
+                    scaler.unscale_(opt)
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    scaler.step(opt)
+                    scaler.update()
+                    opt.zero_grad()
+    """,
+    "a helper runs backward": """
+        import torch
+        from engine import backward
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                backward(criterion(model(x), y))
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                opt.step()
     """,
 }

@@ -23,9 +23,15 @@ from trueloop.doctor.facts import BackwardBegun, ModuleCalled, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.hollow import Hollow
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors, endings
+from trueloop.doctor.source.results import CUTS
 from trueloop.doctor.written import assigned, backwarded
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 
@@ -66,6 +72,52 @@ class DetachedLoss(Rule):
 
     def passed(self) -> str | None:
         return "backward reached weights" if self._hollow.reached else None
+
+
+MADE_ANEW = frozenset(
+    ["tensor", "as_tensor", "FloatTensor", "values.Tensor", "variable", "parameter", "requires_grad_", "from_numpy"]
+)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The loss is a new tensor, made of what was cut off its graph, that is said to require gradients."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Backward):
+            new = [
+                end
+                for end in endings(event.loss)
+                if isinstance(end, values.Tensor) and end.op in MADE_ANEW and end.inputs
+            ]
+            new = new or _asked(event.loss)
+            if not new or id(event.node) in told:
+                continue
+            cut = next((one for one in ancestors(new[0]) if one is not new[0] and _is_cut(one)), None)
+            if cut is None:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                DetachedLoss,
+                "the loss that is backpropagated was made anew from numbers: no gradient reaches the model",
+                f"it is made by `{new[0].at.unit.text(new[0].node)}`, of values whose graph was cut off",
+                at=event,
+                related=[(new[0], "the new tensor")],
+                help="backpropagate the loss itself, as the loss function gives it",
+            )
+            yield Checked(finding)
+
+
+def _asked(loss: values.Value) -> list[values.Tensor]:
+    """``loss.requires_grad_()`` as a line of its own leaves a mark on the value."""
+    return [
+        one for one in endings(loss) if isinstance(one, values.Tensor) and "asked" in one.attrs and one.graph is False
+    ]
+
+
+def _is_cut(value: values.Value) -> bool:
+    return (isinstance(value, values.Tensor) and value.op in CUTS) or (
+        isinstance(value, values.Unknown) and value.via in CUTS
+    )
 
 
 FIRES = {
@@ -151,6 +203,45 @@ SILENT = {
         for _ in range(8):
             opt.zero_grad()
             (-net(picture)[0, 1]).backward()
+            opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "rebuilt from its number": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                loss = torch.tensor(loss.item(), requires_grad=True)
+                loss.backward()
+                optimizer.step()
+    """,
+    "a Variable of its data": """
+        import torch
+        from torch.autograd import Variable
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            Variable(loss.data, requires_grad=True).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "a weight that is a number": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            (loss * torch.tensor(0.5 / loss.item())).backward()
             opt.step()
     """,
 }

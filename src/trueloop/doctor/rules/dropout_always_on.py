@@ -15,12 +15,20 @@ Fix: make ``nn.Dropout`` in ``__init__`` and call it in ``forward``, or pass ``t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import DroppedOut
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.rules.evaluation_in_train_mode import ON_PURPOSE
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.library import is_module
 from trueloop.doctor.written import says
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
 
 
 class DropoutAlwaysOn(Rule):
@@ -68,6 +76,82 @@ class DropoutAlwaysOn(Rule):
         if any(model.passes > model.trained for model in self.trace.models):
             return None
         return "no pass was made in eval mode: whether all dropout rests there was not seen"
+
+
+FUNCTIONS = {f"torch.nn.functional.{name}": 2 for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")}
+FUNCTIONS |= {"torch.nn.functional.alpha_dropout": 2, "torch.nn.functional.feature_alpha_dropout": 2}
+"""The functions, and at which place `training` may be given."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """In a module's method, a dropout that is on by default, or a dropout layer that is made where it is called."""
+    told: set[int] = set()
+    rests = {id(e.node) for run in program.runs for e in run.of(read.Operated) if _is_off(e)}
+    for run in program.runs:
+        events: list[read.Operated | read.Made] = [*run.of(read.Operated), *run.of(read.Made)]
+        for event in events:
+            if id(event.node) in told | rests or not _in_module(event.function):
+                continue
+            found = _made_in_forward(event) if isinstance(event, read.Made) else _on_by_default(event)
+            near = program.text_around(event, above=20).lower()
+            if found is None or any(word in near for word in ON_PURPOSE):
+                continue
+            told.add(id(event.node))
+            message, evidence = found
+            finding = program.finding(DropoutAlwaysOn, message, evidence, at=event)
+            yield Checked(finding, _mended(program, event) if isinstance(event, read.Operated) else None)
+
+
+def _is_off(event: read.Operated) -> bool:
+    """Attention without dropout: where the same line has it at other times, the mode is asked."""
+    given = event.kwargs.get("dropout_p")
+    return given is not None and not (isinstance(given, values.Constant) and given.value)
+
+
+def _in_module(function: values.Function | None) -> bool:
+    owner = function.owner if function is not None else None
+    return isinstance(owner, values.Class) and any(isinstance(one, str) and is_module(one) for one in owner.line())
+
+
+def _on_by_default(event: read.Operated) -> tuple[str, str] | None:
+    if event.name == "torch.nn.functional.scaled_dot_product_attention":
+        given = event.kwargs.get("dropout_p") or (event.args[4] if len(event.args) > 4 else None)
+        text = event.at.unit.text(event.node)
+        if isinstance(given, values.Constant) and given.value and "training" not in text:
+            return (
+                "scaled_dot_product_attention drops out in eval mode as well",
+                "dropout_p is a number that never changes",
+            )
+        return None
+    place = FUNCTIONS.get(event.name)
+    if place is None or "training" in event.kwargs or "**" in event.kwargs or len(event.args) > place:
+        return None
+    p = event.kwargs.get("p") or (event.args[1] if len(event.args) > 1 else None)
+    if p is not None and values.constant(p) in (0, 0.0):
+        return None
+    name = event.name.rpartition(".")[2]
+    return f"`{name}` stays at work in eval mode", "it is called without `training=`, which is True by default"
+
+
+def _made_in_forward(event: read.Made) -> tuple[str, str] | None:
+    layer = event.made
+    function = event.function
+    if not layer.name.startswith("Dropout") or function is None or function.name != "forward":
+        return None
+    return (
+        f"a {layer.name} that is made in `forward` stays at work in eval mode",
+        "the module does not hold it, so `eval()` does not reach it",
+    )
+
+
+def _mended(program: Program, event: read.Operated) -> Fix | None:
+    node: Any = event.node
+    if event.at.unit is not program.unit or "attention" in event.name or not node.args:
+        return None
+    end = program.unit.span(node.args[-1].value).end
+    return Fix(
+        "rest in eval mode", False, (Edit((end.line, end.column), (end.line, end.column), ", training=self.training"),)
+    )
 
 
 FIRES = {
@@ -174,5 +258,52 @@ SILENT = {
         model.eval()
         with torch.no_grad():
             model(torch.randn(16, 8))
+    """,
+}
+
+READ_FIRES = {
+    "the function's default": """
+        import torch.nn.functional as F
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 3)
+            def forward(self, x):
+                return self.fc(F.dropout(x, p=0.5))
+    """,
+    "made where it is called": """
+        from torch import nn
+        class Net(nn.Module):
+            def forward(self, x):
+                return nn.Dropout(0.3)(x)
+    """,
+    "attention": """
+        import torch.nn.functional as F
+        from torch import nn
+        class Attend(nn.Module):
+            def forward(self, q, k, v):
+                return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+    """,
+}
+
+READ_SILENT = {
+    "it asks for the mode": """
+        import torch.nn.functional as F
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.drop = nn.Dropout(0.2)
+            def forward(self, x, q):
+                x = F.dropout(x, 0.5, self.training)
+                x = F.dropout(x, p=0.5, training=True)
+                y = F.scaled_dot_product_attention(q, q, q, dropout_p=0.1 if self.training else 0.0)
+                return self.drop(F.dropout(x, training=self.training)) + y
+    """,
+    "in a function of its own": """
+        import torch.nn.functional as F
+        def augment(x):
+            return F.dropout(x, 0.1)
     """,
 }

@@ -17,14 +17,19 @@ Fix: leave ``worker_init_fn`` out (torch gives each worker its own seeds for tor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.ritual import fed
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 
@@ -105,6 +110,55 @@ class DuplicateWorkerRng(Rule):
 
     def passed(self) -> str | None:
         return f"the workers of {self._right} loaders have random numbers of their own" if self._right else None
+
+
+DRAWN = {
+    "np.random.seed": re.compile(r"\bnp\.random\.(?!default_rng|RandomState|Generator|seed)\w+\("),
+    "numpy.random.seed": re.compile(r"\bnumpy\.random\.(?!default_rng|RandomState|Generator|seed)\w+\("),
+    "random.seed": re.compile(r"(?<![\w.])random\.(?!Random|seed)\w+\("),
+    "torch.manual_seed": re.compile(r"\btorch\.(rand|randn|randint|randperm|bernoulli|normal|multinomial)\("),
+}
+"""What sets a generator's seed, and what draws from it."""
+SETS = re.compile(r"^ +([\w.]+)\((\d+)\)[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """``worker_init_fn`` sets a number that is written there, and the dataset draws from that generator."""
+    told: set[int] = set()
+    for run in program.runs:
+        for loader, backward in fed(run):
+            begin = loader.option("worker_init_fn", 10)
+            workers = values.constant(loader.option("num_workers", 5))
+            drawn = _drawn(loader.option("dataset", 0))
+            if id(loader.node) in told or not isinstance(begin, values.Function) or type(workers) is not int:
+                continue
+            text = begin.unit.text(begin.node)
+            if re.search(r"\b(if|else|for|while|try|with)\b", text):
+                continue  # it may not be reached
+            for how, number in SETS.findall(text):
+                if how not in DRAWN or text.count("seed(") != text.count(f"({number})") or workers < 2:
+                    continue
+                if not DRAWN[how].search(drawn):
+                    continue
+                told.add(id(loader.node))
+                finding = program.finding(
+                    DuplicateWorkerRng,
+                    f"every worker begins with the same seed, {number}: their random numbers repeat",
+                    f"`{how}({number})` in `{begin.name}`, and the dataset draws from that generator",
+                    at=loader,
+                    related=[(program.line(begin.node, begin.unit), "the seed is set here"), (backward, "trained on")],
+                )
+                yield Checked(finding)
+                break
+
+
+def _drawn(data: values.Value | None) -> str:
+    """The text of what gives a sample, where it sets no seed of its own."""
+    if not isinstance(data, values.Object) or not isinstance(data.cls, values.Class):
+        return ""
+    gives = data.cls.find("__getitem__")
+    text = gives.unit.text(gives.node) if isinstance(gives, values.Function) else ""
+    return "" if "seed" in text or "state" in text else text
 
 
 FIRES = {
@@ -202,5 +256,53 @@ SILENT = {
             opt.zero_grad()
             F.mse_loss(model(x), y).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "one seed for all": """
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Noisy(Dataset):
+            def __len__(self):
+                return 100
+            def __getitem__(self, i):
+                return torch.from_numpy(np.random.normal(0, 1, 4)).float(), i % 3
+        def begin(worker):
+            np.random.seed(42)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for a, b in DataLoader(Noisy(), batch_size=8, num_workers=2, worker_init_fn=begin):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "by worker": """
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Noisy(Dataset):
+            def __len__(self):
+                return 100
+            def __getitem__(self, i):
+                return torch.from_numpy(np.random.normal(0, 1, 4)).float(), i % 3
+        def begin(worker):
+            np.random.seed(torch.initial_seed() % 2**32)
+        def again(worker):
+            np.random.seed(42)
+            np.random.seed(42 + worker)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for how in (begin, again):
+            for a, b in DataLoader(Noisy(), batch_size=8, num_workers=2, worker_init_fn=how):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
     """,
 }

@@ -19,9 +19,14 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import Ended, Evaluated
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import results
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.ritual import is_trained, used_for_training
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 PASSES = 2  # one at the end of a script harms nobody: that is a note
@@ -71,6 +76,30 @@ class EvaluationBuildsGraph(Rule):
 
     def passed(self) -> str | None:
         return f"{self._without} evaluation passes were made without a graph" if self._without else None
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A model that the run trains is called in eval mode, with gradients on, and no backward follows from it."""
+    for run in program.runs:
+        if not run.complete or any(run.of(read.GradientsUsed)):
+            continue
+        told: set[int] = set()
+        for call in run.of(read.Called):
+            if call.training is not False or call.grad is not True or id(call.node) in told:
+                continue
+            if call.layers is not None and results.graph_of(call.result) is not True:
+                continue
+            if used_for_training(run, call.result) or not is_trained(run, call.target):
+                continue
+            told.add(id(call.node))
+            finding = program.finding(
+                EvaluationBuildsGraph,
+                "the evaluation records a graph that nothing uses",
+                "the model is in eval mode here, gradients are on, and no backward follows from what it gives",
+                at=call,
+                help="put `with torch.no_grad():` around the evaluation",
+            )
+            yield Checked(finding)
 
 
 FIRES = {
@@ -137,5 +166,56 @@ SILENT = {
             og.zero_grad()
             (-D(G(torch.randn(8, 4))).mean()).backward()
             og.step()
+    """,
+}
+
+READ_FIRES = {
+    "no no_grad": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            net.eval()
+            for x, y in val_loader:
+                print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+}
+
+READ_SILENT = {
+    "a decorator says it": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        @torch.inference_mode()
+        def evaluate(model, loader):
+            model.eval()
+            return [model(x) for x, y in loader]
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            evaluate(net, val_loader)
+    """,
+    "saliency": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+        net.eval()
+        x = torch.randn(2, 4, requires_grad=True)
+        (g,) = torch.autograd.grad(net(x).sum(), x)
     """,
 }

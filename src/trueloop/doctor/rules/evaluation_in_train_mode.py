@@ -23,10 +23,16 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import Evaluated, ForwardFailed
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import feeds
+from trueloop.doctor.source.ritual import is_stepped, is_trained, optimizers, used_for_training
+from trueloop.doctor.source.ways import Run
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import Round
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 DRAWS = 3  # passes over the same samples in one round: Monte-Carlo dropout
@@ -109,6 +115,55 @@ def _not_called(place: Place | None) -> Place | None:
         if NOT_CALLED.match(linecache.getline(place.file, line)):
             return Place(place.file, line)
     return None
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A model that the run trains is called without gradients, for a loss or a metric, and each time in train mode."""
+    for run in program.runs:
+        if not run.complete or len(optimizers(run)) > 1:  # by habit, a GAN draws samples in train mode
+            continue
+        by_node: dict[int, list[read.Called]] = {}
+        for call in run.of(read.Called):
+            if call.grad is False:
+                by_node.setdefault(id(call.node), []).append(call)
+        for calls in by_node.values():
+            first, last = calls[0], calls[-1]
+            if not all(call.training and _wakes(call) for call in calls) or not is_trained(run, last.target):
+                continue
+            if not is_stepped(run, last.target) or used_for_training(run, last.result) or not _judged(run, last):
+                continue
+            near = program.text_around(first, above=6).lower()
+            if any(word in near for word in (*ON_PURPOSE, *CALIBRATES)):
+                continue
+            named = first.layers[0][0] if first.layers else "its layers"
+            asked = first.layers is None
+            finding = program.finding(
+                EvaluationInTrainMode,
+                f"the model is evaluated in train mode: {named} {'work' if asked else 'works'} as in training",
+                "gradients are off here, and nothing put the model into eval mode since it was trained",
+                at=first,
+                certainty="likely" if asked else "certain",
+                help="call `model.eval()` before the evaluation, and `model.train()` before the next epoch",
+            )
+            yield Checked(finding)
+
+
+def _wakes(call: read.Called) -> bool:
+    """Whether some layer does another thing than in eval mode; of an unknown model, whether its mode is set."""
+    if call.layers is None:
+        return call.asked
+    return any(training for _, training in call.layers)
+
+
+def _judged(run: Run, call: read.Called) -> bool:
+    """Whether what the model says is compared with something: a loss, a metric, a decision."""
+    if any(feeds(call.result, event.result) for event in run.of(read.LossCalled)):
+        return True
+    return any(
+        event.name.rpartition(".")[2] in ("argmax", "sigmoid", "softmax", "topk", "eq", "max")
+        and feeds(call.result, event.result)
+        for event in run.of(read.Operated)
+    )
 
 
 FIRES = {
@@ -237,5 +292,85 @@ SILENT = {
             model.eval()
             with torch.no_grad():
                 val_loss = F.mse_loss(model(x[40:]), y[40:])
+    """,
+}
+
+READ_FIRES = {
+    "eval is not called": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            right = 0
+            with torch.no_grad():
+                for x, y in val_loader:
+                    right += (net(x).argmax(1) == y).sum().item()
+    """,
+    "in functions that are handed the model": """
+        import torch
+        from torch import nn
+        def validate(model, loader):
+            total = 0.0
+            with torch.no_grad():
+                for x, y in loader:
+                    total += nn.functional.cross_entropy(model(x), y).item()
+            return total
+        def fit(model, train_loader, val_loader):
+            opt = torch.optim.Adam(model.parameters())
+            for epoch in range(3):
+                model.train()
+                for x, y in train_loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    opt.step()
+                print(validate(model, val_loader))
+    """,
+}
+
+READ_SILENT = {
+    "eval is called": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            net.eval()
+            with torch.no_grad():
+                for x, y in val_loader:
+                    print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+    "no layer has two modes": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+        with torch.no_grad():
+            print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+    "a target in training": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            with torch.no_grad():
+                soft = net(x).softmax(1)
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x + 0.1), soft).backward()
+            opt.step()
     """,
 }

@@ -21,9 +21,15 @@ from trueloop.doctor.facts import Called, Ended, Evaluated, LoaderBegun, LoaderM
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.meant import called_validation, maker, means_held_out, means_training, names_of
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ritual import is_stepped, used_for_training
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen, Round
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKED = 40  # evaluation passes whose surroundings are read
@@ -143,6 +149,48 @@ def _same(loader: LoaderSeen, other: LoaderSeen) -> bool:
 
 def _meant(names: tuple[str, ...]) -> str:
     return next(name for name in names if means_held_out(name) and not means_training(name))
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """All evaluation reads the loader that is trained on, and another loader that was made is read by nobody."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        loaders = [e.made for e in run.of(read.Made) if e.made.kind == "torch.utils.data.DataLoader"]
+        trained = [loader for event in run.of(read.Backward) for loader in _read(event.loss)]
+        evaluations = [
+            (call, [loader for value in call.args for loader in _read(value)])
+            for call in run.of(read.Called)
+            if call.grad is False and is_stepped(run, call.target) and not used_for_training(run, call.result)
+        ]
+        gone_through = {id(event.over) for event in run.of(read.Iterated)}
+        used = {id(one) for one in trained} | {id(one) for _, those in evaluations for one in those} | gone_through
+        idle = [one for one in loaders if id(one) not in used]
+        if len(idle) != 1 or not evaluations or any(not those for _, those in evaluations):
+            continue
+        if any(one not in trained for _, those in evaluations for one in those):
+            continue
+        escaped = any(
+            idle[0] is one for event in run.of(read.Escaped) for value in event.values for one in ancestors(value)
+        )
+        if escaped:
+            continue
+        call, those = evaluations[0]
+        finding = program.finding(
+            EvaluationOnTrainingData,
+            "the evaluation reads the loader that is trained on",
+            "every forward without gradients gets that loader's batches, and another loader is made and never read",
+            at=call,
+            related=[(those[0], "trained and evaluated on"), (idle[0], "never read")],
+            help="evaluate on the held-out loader",
+        )
+        yield Checked(finding)
+
+
+def _read(value: values.Value) -> list[values.Object]:
+    """The loaders that a value was fetched from."""
+    fetched = [one for one in ancestors(value) if isinstance(one, values.Tensor) and one.op == "fetched"]
+    return [one.inputs[0] for one in fetched if isinstance(one.inputs[0], values.Object)]
 
 
 FIRES = {
@@ -266,5 +314,49 @@ SILENT = {
             opt.step()
             if epoch % 10 == 9:
                 print("test", test())
+    """,
+}
+
+READ_FIRES = {
+    "the wrong loader": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        def evaluate(model, loader):
+            model.eval()
+            with torch.no_grad():
+                return [model(x).argmax(1) for x, y in loader]
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        train_loader, val_loader = DataLoader(a, shuffle=True), DataLoader(b)
+        for epoch in range(3):
+            net.train()
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            print(evaluate(net, train_loader))
+    """,
+}
+
+READ_SILENT = {
+    "a report beside a validation": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        def evaluate(model, loader):
+            model.eval()
+            with torch.no_grad():
+                return [model(x).argmax(1) for x, y in loader]
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        train_loader, val_loader = DataLoader(a, shuffle=True), DataLoader(b)
+        for epoch in range(3):
+            net.train()
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            print(evaluate(net, train_loader), evaluate(net, val_loader))
     """,
 }

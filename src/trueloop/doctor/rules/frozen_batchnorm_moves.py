@@ -21,10 +21,17 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Called, ModeSet
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.ritual import learned_from
+from trueloop.doctor.source.ways import common_loop
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 5  # at so many different steps; a guess: a GAN freezes its discriminator for single passes
@@ -109,6 +116,41 @@ class FrozenBatchnormMoves(Rule):
         return "frozen batch normalisation was in eval mode" if self._frozen else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A model is trained with frozen batch norms in train mode, and they are trained nowhere in that loop or later."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        calls = [call for call in run.of(read.Called) if call.training and call.grad]
+        told: set[int] = set()
+        for number, call in enumerate(calls):
+            norms = [one for one in call.frozen if _keeps_statistics(one) and id(one) not in told]
+            others = [one for n, one in enumerate(calls) if n > number or common_loop(one.at, call.at) is not None]
+            if not norms or any(_learns(other, one) for other in others for one in norms):
+                continue
+            backward = next(learned_from(run, call), None)
+            if backward is None:
+                continue
+            told |= {id(one) for one in norms}
+            finding = program.finding(
+                FrozenBatchnormMoves,
+                f"nn.{norms[0].name} is frozen, and goes on learning its statistics: it is in train mode",
+                "its parameters have `requires_grad = False`, and nothing puts it in eval mode",
+                at=call,
+                related=[(norms[0], "the layer"), (backward, "trained here")],
+            )
+            yield Checked(finding)
+
+
+def _learns(call: read.Called, norm: values.Object) -> bool:
+    """Whether a layer's parameters may be trained by a call: then it was frozen for a while only."""
+    return all(one is not norm for one in call.frozen) and any(one is norm for one in parts(call.target))
+
+
+def _keeps_statistics(norm: values.Object) -> bool:
+    return norm.option("affine", 3) is None and norm.option("track_running_stats", 4) is None
+
+
 FIRES = {
     "a frozen backbone inside the model": """
         backbone = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU())
@@ -177,5 +219,73 @@ SILENT = {
             with torch.no_grad():
                 for p, q in zip(student.parameters(), teacher.parameters()):
                     q.data.mul_(0.9).add_(p.data, alpha=0.1)
+    """,
+}
+
+READ_FIRES = {
+    "train() wakes the frozen part": """
+        import torch
+        from torch import nn
+        backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        head = nn.Linear(144, 5)
+        for p in backbone.parameters():
+            p.requires_grad = False
+        model = nn.Sequential(backbone, head)
+        opt = torch.optim.SGD(head.parameters(), lr=0.1)
+        for epoch in range(3):
+            model.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "put at rest": """
+        import torch
+        from torch import nn
+        backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        head = nn.Linear(144, 5)
+        backbone.requires_grad_(False)
+        model = nn.Sequential(backbone, head)
+        opt = torch.optim.SGD(head.parameters(), lr=0.1)
+        for epoch in range(3):
+            model.train()
+            backbone.eval()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+    """,
+    "frozen for one pass, in a GAN": """
+        import torch
+        from torch import nn
+        g, d = nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        opt_g, opt_d = torch.optim.Adam(g.parameters()), torch.optim.Adam(d.parameters())
+        for x in loader:
+            d.requires_grad_(True)
+            opt_d.zero_grad()
+            (d(g(torch.randn(8, 4)).detach()).mean() - d(x).mean()).backward()
+            opt_d.step()
+            d.requires_grad_(False)
+            opt_g.zero_grad()
+            (-d(g(torch.randn(8, 4))).mean()).backward()
+            opt_g.step()
+    """,
+    "some of its parameters": """
+        import torch
+        from torch import nn
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        for p in list(model.parameters())[:2]:
+            p.requires_grad = False
+        for name, p in model.named_parameters():
+            if name.startswith("0"):
+                p.requires_grad = False
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            opt.step()
     """,
 }

@@ -31,10 +31,18 @@ from trueloop.doctor.facts import (
 )
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import moved_after, said
+from trueloop.doctor.source.provenance import clears, touches
+from trueloop.doctor.source.ritual import gives, optimizers
+from trueloop.doctor.source.ways import Run, paths
 from trueloop.doctor.untouched import Untouched, is_zero
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 2
@@ -197,6 +205,55 @@ def _all_clear(seen: OptimizerSeen) -> bool:
     return all(is_zero(p.grad) for p in seen.parameters())
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """On every way to the step, the gradients that backward made are cleared before it."""
+    for run in program.runs:
+        for optimizer in optimizers(run):
+            ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped))
+            found = [_lost(run, way, optimizer) for way in ways]
+            steps = [one for one, way in zip(found, ways, strict=True) if any(_is_step(e, optimizer) for e in way)]
+            if not steps or steps[0] is None or None in steps:
+                continue
+            backward, zero, step = steps[0]
+            name = said(step)
+            finding = program.finding(
+                GradientsZeroedBeforeStep,
+                f"the gradients are cleared between backward and `{name}.step()`: the step sees none",
+                "in every turn, `zero_grad` comes after `backward` and before `step`",
+                at=zero,
+                related=[(backward, "the backward whose gradients are lost"), (step, "the step without gradients")],
+            )
+            yield Checked(finding, moved_after(program, zero, step, "clear the gradients after the step"))
+
+
+def _is_step(event: object, optimizer: values.Value) -> bool:
+    return isinstance(event, read.Stepped) and event.target is optimizer
+
+
+def _lost(
+    run: Run, way: list[object], optimizer: values.Value
+) -> tuple[read.Backward, read.Zeroed, read.Stepped] | None:
+    """The first step all of whose gradients were cleared, if no step on the way is without that."""
+    backward: read.Backward | None = None
+    zero: read.Zeroed | None = None
+    found = None
+    for event in way:
+        if isinstance(event, read.Backward):
+            if gives(run, event, optimizer):
+                backward, zero = event, None
+        elif isinstance(event, read.Zeroed):
+            if clears(event.target, optimizer) is True and backward is not None:
+                zero = event
+        elif isinstance(event, read.Escaped):
+            if touches(event.values, optimizer):
+                backward = zero = None  # it may run a backward of its own
+        elif _is_step(event, optimizer):
+            if backward is None or zero is None or not isinstance(event, read.Stepped) or event.closure:
+                return None
+            found = found or (backward, zero, event)
+    return found
+
+
 FIRES = {
     "zero_grad after backward": """
         model = nn.Linear(4, 3)
@@ -301,5 +358,54 @@ SILENT = {
             gradients(x, y)
             gradients((x + 0.1 * x.grad.sign()).detach(), y)
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "between the two": """
+        import torch
+        def train(model, loader, criterion):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                loss = criterion(model(x), y)
+                loss.backward()
+                optimizer.zero_grad()
+                optimizer.step()
+    """,
+    "by the model": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            nn.functional.mse_loss(net(x), y).backward()
+            net.zero_grad()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "after the step": """
+        import torch
+        def train(model, loader, criterion):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                criterion(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    """,
+    "a GAN's other player": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        for real in loader:
+            fake = G(torch.randn(8, 2))
+            og.zero_grad()
+            (-D(fake).mean()).backward()
+            od.zero_grad()
+            og.step()
+            (D(fake.detach()).mean() - D(real).mean()).backward()
+            od.step()
     """,
 }

@@ -23,9 +23,13 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Ended, Fetched, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 SHARED = 0.5
@@ -132,6 +136,43 @@ def workers_of(loader: Any) -> int:
     return int(loader.num_workers)
 
 
+SHARDS = ("worker_info", "get_worker", "rank", "shard", "num_replicas")
+"""Words in a dataset's text that say that it knows of other readers."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loader with several workers reads an IterableDataset of the script's that does not ask which worker it is."""
+    for run in program.runs:
+        for event in run.of(read.Made):
+            loader = event.made
+            if loader.kind != "torch.utils.data.DataLoader" or "worker_init_fn" in loader.kwargs:
+                continue
+            workers = values.constant(loader.option("num_workers", 5))
+            data = loader.option("dataset", 0)
+            if not isinstance(workers, int) or workers < 2 or not isinstance(data, values.Object):
+                continue
+            cls = data.cls
+            if not isinstance(cls, values.Class) or data.kind != "torch.utils.data.IterableDataset":
+                continue
+            text = cls.unit.text(cls.node).lower()
+            if any(word in text for word in SHARDS) or not _repeats(cls):
+                continue
+            finding = program.finding(
+                IterableNotSharded,
+                f"each of {workers} workers reads all of {cls.name}: every sample comes {workers} times",
+                f"{cls.name}.__iter__ does not ask `get_worker_info`, and the loader has num_workers={workers}",
+                at=event,
+                help="give each worker its share by `torch.utils.data.get_worker_info()`",
+            )
+            yield Checked(finding)
+
+
+def _repeats(cls: values.Class) -> bool:
+    """Whether each pass gives the same: not if it draws at random, as each worker draws its own."""
+    function = cls.find("__iter__")
+    return isinstance(function, values.Function) and "rand" not in cls.unit.text(function.node).replace("randperm", "")
+
+
 FIRES = {
     "each worker shuffles all": """
         class Stream(IterableDataset):
@@ -198,5 +239,33 @@ SILENT = {
             opt.step()
             if step == 30:
                 break
+    """,
+}
+
+READ_FIRES = {
+    "two workers": """
+        import torch
+        from torch.utils.data import DataLoader, IterableDataset
+        class Stream(IterableDataset):
+            def __init__(self, rows):
+                self.rows = rows
+            def __iter__(self):
+                yield from self.rows
+        loader = DataLoader(Stream(rows), batch_size=4, num_workers=2)
+    """,
+}
+
+READ_SILENT = {
+    "it asks, or is alone": """
+        import torch
+        from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+        class Stream(IterableDataset):
+            def __iter__(self):
+                info = get_worker_info()
+                yield from range(info.id if info else 0, 100, info.num_workers if info else 1)
+        class Plain(IterableDataset):
+            def __iter__(self):
+                yield from range(100)
+        a, b = DataLoader(Stream(), num_workers=2), DataLoader(Plain())
     """,
 }

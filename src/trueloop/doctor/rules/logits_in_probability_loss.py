@@ -27,10 +27,15 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.graph import Node
 from trueloop.doctor.readings import ends, off_one, readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import endings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 5  # calls of the loss that are looked at on each line
@@ -145,6 +150,42 @@ def _sums_to_one(tensor: Tensor) -> bool:
     return any(off_one(tensor, dim) < 0.01 for dim in {class_dimension(tensor), tensor.dim() - 1})
 
 
+WEIGHED = frozenset(("Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d", "linear", "conv1d", "conv2d", "conv3d"))
+NOT_LOG = WEIGHED | {"softmax", "sigmoid", "relu", "tanh"}
+WRONG = {
+    "nll_loss": (NOT_LOG, "log-probabilities", "log_softmax"),
+    "kl_div": (NOT_LOG, "log-probabilities", "log_softmax"),
+    "binary_cross_entropy": (WEIGHED | {"log_softmax", "logsigmoid", "relu", "tanh"}, "probabilities", "sigmoid"),
+}
+"""By the loss: operations that do not make what it wants, what that is, and what would make it."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The last operation on the loss's input cannot have made probabilities, or their logarithms."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if event.kind not in WRONG:
+                continue
+            ops, wanted, by = WRONG[event.kind]
+            ends = endings(event.input)
+            if not all(isinstance(end, values.Tensor) and end.op in ops for end in ends):
+                continue
+            first = ends[0]
+            if not isinstance(first, values.Tensor) or id(event.node) in told:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                LogitsInProbabilityLoss,
+                f"{event.kind} wants {wanted}, and its input ends in a {first.op}",
+                f"the input's last operation is `{first.at.unit.text(first.node)}`; nothing makes {wanted} of it",
+                at=event,
+                related=[(first, "the input's last operation")],
+                help=f"apply {by} before the loss, or take the loss that wants raw scores",
+            )
+            yield Checked(finding)
+
+
 FIRES = {
     "nll on raw scores": """
         model = nn.Linear(4, 3)
@@ -235,5 +276,52 @@ SILENT = {
             opt.zero_grad()
             loss.backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "NLLLoss of raw scores": """
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        loss_fn = nn.NLLLoss()
+        for x, y in loader:
+            loss_fn(net(x), y).backward()
+    """,
+    "BCELoss of raw scores": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.out = nn.Linear(4, 1)
+            def forward(self, x):
+                return self.out(x).squeeze(-1)
+        net, criterion = Net(), nn.BCELoss()
+        for x, y in loader:
+            criterion(net(x), y).backward()
+    """,
+    "kl_div of probabilities": """
+        import torch.nn.functional as F
+        def step(student, x, soft):
+            return F.kl_div(F.softmax(student(x), dim=1), soft, reduction="batchmean")
+    """,
+}
+
+READ_SILENT = {
+    "as they want it": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        net = nn.Linear(4, 3)
+        for x, y in loader:
+            out = net(x)
+            F.nll_loss(F.log_softmax(out, 1), y).backward()
+            F.nll_loss(torch.log(torch.softmax(out, 1) + 1e-8), y).backward()
+            nn.BCELoss()(torch.sigmoid(out), y).backward()
+    """,
+    "a model that is not known": """
+        import torch.nn.functional as F
+        def step(model, x, y):
+            return F.nll_loss(model(x), y)
     """,
 }

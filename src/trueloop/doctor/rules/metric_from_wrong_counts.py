@@ -30,10 +30,14 @@ from trueloop.doctor.facts import Chosen, Compared, LengthAsked, LoaderEnded
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import users_frame
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 400  # times that a line is looked at: one an epoch, or one a batch
@@ -325,6 +329,55 @@ def _around(place: Place) -> str:
     return "".join(linecache.getline(place.file, place.line + offset) for offset in range(4))
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A sum of hits is divided by ``len(loader)``, and what comes of it is called an accuracy."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Operated):
+            if event.name != "Tensor.div" or id(event.node) in told or not _sums_hits(event.args[0]):
+                continue
+            by, text = event.args[1], program.text_around(event, 0)
+            if not _is_batches(by) or text.count("/") != 1 or not re.search("acc", text, re.I):
+                continue
+            if any(other.name == "Tensor.div" and other.args[0] is event.result for other in run.of(read.Operated)):
+                continue  # by the batch size, on another line
+            told.add(id(event.node))
+            finding = program.finding(
+                MetricFromWrongCounts,
+                "hits are divided by the number of batches: what comes of it is no accuracy",
+                "the len of a loader is the number of its batches; the hits are counted sample by sample",
+                at=event,
+            )
+            yield Checked(finding)
+
+
+def _sums_hits(value: values.Value, depth: int = 12) -> bool:
+    """Whether a number is a count of predictions that were right, summed up over batches."""
+    if depth == 0 or not isinstance(value, values.Tensor):
+        return False
+    if value.op in ("item", "float", "double", "cpu", "int", "long"):
+        return bool(value.inputs) and _sums_hits(value.inputs[0], depth - 1)
+    if value.op == "add":
+        return all(values.constant(one) == 0 or _sums_hits(one, depth - 1) for one in value.inputs)
+    if value.op != "sum" or not value.inputs or value.options:
+        return False
+    first = value.inputs[0]
+    if len(value.inputs) == 1 and isinstance(first, values.Tensor) and first.op in ("compare", "eq"):
+        return any(isinstance(one, values.Tensor) and one.op == "argmax" for one in first.inputs)
+    return all(_sums_hits(one, depth - 1) for one in value.inputs)
+
+
+def _is_batches(value: values.Value) -> bool:
+    """``len(loader)`` of a loader whose batches have more than one sample."""
+    if not isinstance(value, values.Unknown) or value.name != "len" or value.via != "call" or len(value.inputs) != 1:
+        return False
+    loader = value.inputs[0]
+    if not isinstance(loader, values.Object) or loader.cls != "torch.utils.data.DataLoader":
+        return False
+    size = values.constant(loader.option("batch_size", 1))
+    return isinstance(size, int) and size > 1
+
+
 FIRES = {
     "hits over batches": """
         loader = DataLoader(TensorDataset(torch.randn(120, 4), torch.randint(0, 2, (120,))), batch_size=12)
@@ -441,5 +494,40 @@ SILENT = {
             for x, y in loader:
                 correct += (model(x).argmax(1) == y).sum().item()
         print("accuracy", correct / (len(loader) * 30))
+    """,
+}
+
+READ_FIRES = {
+    "by the number of batches": """
+        import torch
+        from torch.utils.data import DataLoader
+        loader = DataLoader(data, batch_size=32)
+        correct = 0
+        with torch.no_grad():
+            for x, y in loader:
+                predicted = torch.argmax(model(x), 1)
+                correct += (predicted == y).sum().item()
+        accuracy = correct / len(loader)
+    """,
+}
+
+READ_SILENT = {
+    "by the samples, means by the batches": """
+        import torch
+        from torch.utils.data import DataLoader
+        loader = DataLoader(data, batch_size=32)
+        single = DataLoader(data, batch_size=1)
+        correct, mean, one = 0, 0.0, 0
+        with torch.no_grad():
+            for x, y in loader:
+                predicted = torch.argmax(model(x), 1)
+                correct += (predicted == y).sum().item()
+                mean += (predicted == y).float().mean().item()
+            for x, y in single:
+                one += (torch.argmax(model(x), 1) == y).sum().item()
+        accuracy = correct / len(loader.dataset)
+        accuracy = mean / len(loader)
+        accuracy = one / len(single)
+        hits_a_batch = correct / len(loader)
     """,
 }

@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import BackwardBegun, Ended, ScalerStepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import is_optimizer
+from trueloop.doctor.source.mending import line_after, said
+from trueloop.doctor.source.provenance import touches, trains
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 MANY = 8
@@ -94,6 +101,41 @@ def _sums(seen: OptimizerSeen) -> list[float]:
     return [float(p.detach().double().sum()) for p in seen.watched]
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """An optimizer is made and cleared in the loop of backwards that reach its parameters, and nothing steps it."""
+    for run in program.runs:
+        if not run.complete or any(run.of(read.GradientsUsed)):
+            continue
+        for made in run.of(read.Made):
+            optimizer = made.made
+            if not is_optimizer(optimizer.kind) or _may_step(run, optimizer):
+                continue
+            zero = next((event for event in run.of(read.Zeroed) if event.target is optimizer and event.at.loops), None)
+            backward = next((event for event in run.of(read.Backward) if trains(optimizer, event.loss)), None)
+            if zero is None or backward is None or not backward.at.loops:
+                continue
+            name = said(zero)
+            finding = program.finding(
+                MissingOptimizerStep,
+                f"nothing steps {optimizer.name}: its parameters never change",
+                "backward fills its parameters' gradients in the loop, and `zero_grad` clears them unused",
+                at=backward,
+                related=[(made, "the optimizer that never steps"), (zero, "its gradients are cleared")],
+                help=f"call `{name}.step()` after backward",
+            )
+            title = f"step {name} after backward"
+            yield Checked(finding, line_after(program, backward, f"{name}.step()", title))
+
+
+def _may_step(run: Run, optimizer: object) -> bool:
+    for event in run.events:
+        if isinstance(event, read.Stepped) and (event.target is optimizer or not hasattr(event.target, "cls")):
+            return True
+        if isinstance(event, read.Escaped) and touches(event.values, optimizer):  # type: ignore[arg-type]
+            return True
+    return False
+
+
 FIRES = {
     "no step": """
         model = nn.Linear(4, 3)
@@ -155,5 +197,41 @@ SILENT = {
             x = torch.randn(8, 4)
             (F.mse_loss(model(x), x.sum(1, keepdim=True)) / 12).backward()
         opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "forgotten": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "another steps it": """
+        import torch
+        from torch import nn
+        from engine import update
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            update(opt)
+    """,
+    "gradients are used by hand": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            print([p.grad.norm() for p in net.parameters()])
     """,
 }

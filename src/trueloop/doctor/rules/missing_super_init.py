@@ -14,11 +14,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
 
 ASSIGNED = re.compile(r"cannot assign (module|parameter|buffer)s? before Module\.__init__\(\) call")
 MISSING = re.compile(
@@ -70,6 +77,40 @@ def _frames(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
         traceback = traceback.tb_next
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A module of the user's is made, and no way through its ``__init__`` leads to torch's own."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Constructed):
+            init = event.cls.find("__init__")
+            if event.reached is not False or not isinstance(init, values.Function) or id(init.node) in told:
+                continue
+            told.add(id(init.node))
+            place = program.line(init.node, init.unit)
+            finding = program.finding(
+                MissingSuperInit,
+                f"{event.cls.name}.__init__ does not call super().__init__()",
+                f"{event.cls.name} is an nn.Module, and torch's part of it is never set up",
+                at=place,
+                help="call `super().__init__()` in the first line of `__init__`",
+            )
+            yield Checked(finding, _mended(program, init))
+
+
+def _mended(program: Program, init: values.Function) -> Fix | None:
+    if init.unit is not program.unit:
+        return None
+    body: Any = init.node.body
+    first = body.body[0]
+    span = program.unit.span(first)
+    line = program.lines[span.start.line - 1]
+    indent = line[: len(line) - len(line.lstrip())]
+    if span.start.column != len(indent) or line.lstrip()[:1] in ("'", '"'):
+        return None
+    edit = Edit((span.start.line, 0), (span.start.line, 0), f"{indent}super().__init__()\n")
+    return Fix("call super().__init__() first", False, (edit,))
+
+
 FIRES = {
     "layers without it": """
         class Net(nn.Module):
@@ -102,5 +143,41 @@ SILENT = {
             def forward(self, x):
                 return 2 * x
         Twice()(torch.randn(4, 8))
+    """,
+}
+
+READ_FIRES = {
+    "forgotten": """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                self.fc = nn.Linear(4, 3)
+            def forward(self, x):
+                return self.fc(x)
+    """,
+}
+
+READ_SILENT = {
+    "called, in three ways": """
+        from torch import nn
+        import torch
+        from other import Base
+        class A(nn.Module):
+            def __init__(self):
+                super().__init__()
+        class B(nn.Module):
+            def __init__(self):
+                nn.Module.__init__(self)
+        class C(A):
+            def __init__(self):
+                super(C, self).__init__()
+        class D(Base):
+            def __init__(self):
+                self.fc = nn.Linear(4, 3)
+        class E(nn.Module):
+            def __init__(self):
+                torch.nn.Module.__init__(self)
+                self.fc = nn.Linear(4, 3)
+        A(), B(), C(), D(), E()
     """,
 }

@@ -23,9 +23,16 @@ from trueloop.doctor.by_hand import ByHand
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Paused, Stepped, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import line_after, said
+from trueloop.doctor.source.ritual import across_turns, gives, may_clear, optimizers
+from trueloop.doctor.source.ways import Run, paths
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 2  # in a row: a first window may begin on gradients that were left by a test pass
@@ -128,6 +135,56 @@ def _closure_calls(seen: OptimizerSeen) -> int:
     if optimizer is None or seen.kind != "LBFGS":
         return 0
     return sum(int(state.get("func_evals", 0)) for state in optimizer.state.values())
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """An optimizer steps, and the backward of the next turn adds to what it stepped with, on every way to the step."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        for optimizer in optimizers(run):
+            ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped, read.GradientsUsed))
+            with_steps = [way for way in ways if any(_is_step(event, optimizer) for event in way)]
+            found = [_never_cleared(run, way, optimizer) for way in with_steps]
+            if not found or found[0] is None or None in found:
+                continue
+            backward, step = found[0]
+            name = said(step)
+            finding = program.finding(
+                MissingZeroGrad,
+                "the gradients are never cleared: each step uses the sum of all so far",
+                f"between `{name}.step()` and the backward of the loop's next turn nothing clears the gradients",
+                at=backward,
+                related=[(step, "the step that uses the sum")],
+                help=f"call `{name}.zero_grad()` after the step, or before backward",
+            )
+            title = f"clear the gradients after `{name}.step()`"
+            yield Checked(finding, line_after(program, step, f"{name}.zero_grad()", title) if name else None)
+
+
+def _is_step(event: object, optimizer: object) -> bool:
+    return isinstance(event, read.Stepped) and event.target is optimizer
+
+
+def _never_cleared(run: Run, way: list[object], optimizer: values.Value) -> tuple[read.Backward, read.Stepped] | None:
+    """The first backward that adds to gradients which a step has used already, for another step to use again."""
+    used: read.Stepped | None = None
+    added: tuple[read.Backward, read.Stepped] | None = None
+    there = False
+    for event in way:
+        if isinstance(event, read.Stepped):
+            if event.target is optimizer and there:
+                if added is not None:
+                    return added
+                used = event
+        elif isinstance(event, read.Backward):
+            if gives(run, event, optimizer):
+                if used is not None and across_turns(used.at, event.at):
+                    added = added or (event, used)
+                there = True
+        elif may_clear(event, optimizer):
+            used, added, there = None, None, False
+    return None
 
 
 FIRES = {
@@ -279,5 +336,134 @@ SILENT = {
             F.cross_entropy(head(table(torch.randint(20, (16,)))), torch.randint(2, (16,))).backward()
             os.step()
             od.step()
+    """,
+}
+
+READ_FIRES = {
+    "at the top level": """
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in data:
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            opt.step()
+    """,
+    "in a function that is handed all": """
+        def train_epoch(model, loader, criterion, optimizer):
+            for x, y in loader:
+                loss = criterion(model(x), y)
+                loss.backward()
+                optimizer.step()
+        import torch
+    """,
+    "in a trainer's step method": """
+        import torch
+        class Trainer:
+            def __init__(self, model):
+                self.model = model
+                self.opt = torch.optim.Adam(self.model.parameters())
+            def step(self, x, y):
+                loss = torch.nn.functional.cross_entropy(self.model(x), y)
+                loss.backward()
+                self.opt.step()
+            def fit(self, loader):
+                for x, y in loader:
+                    self.step(x, y)
+    """,
+    "another optimizer is cleared": """
+        import torch
+        from torch import nn
+        a, b = nn.Linear(4, 1), nn.Linear(4, 1)
+        opt_a, opt_b = torch.optim.SGD(a.parameters(), lr=0.1), torch.optim.SGD(b.parameters(), lr=0.1)
+        for x, y in data:
+            opt_b.zero_grad()
+            nn.functional.mse_loss(a(x), y).backward()
+            opt_a.step()
+            nn.functional.mse_loss(b(x), y).backward()
+            opt_b.step()
+    """,
+    "with a scaler, under a condition": """
+        import torch
+        from torch import nn
+        def train(model, loader, amp):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.amp.GradScaler()
+            for x, y in loader:
+                loss = nn.functional.cross_entropy(model(x), y)
+                if amp:
+                    scaler.scale(loss).backward()
+                    scaler.step(optimizer)
+                    scaler.update()
+                else:
+                    loss.backward()
+                    optimizer.step()
+    """,
+}
+
+READ_SILENT = {
+    "accumulation": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for i, (x, y) in enumerate(loader):
+                (criterion(model(x), y) / 4).backward()
+                if (i + 1) % 4 == 0:
+                    optimizer.step()
+                    optimizer.zero_grad()
+    """,
+    "cleared at a window's start": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for i, (x, y) in enumerate(loader):
+                if i % 4 == 0:
+                    optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                if i % 4 == 3:
+                    optimizer.step()
+    """,
+    "by a helper that is not known": """
+        import torch
+        from helpers import reset
+        def train(model, loader, criterion, optimizer):
+            for x, y in loader:
+                reset(optimizer)
+                criterion(model(x), y).backward()
+                optimizer.step()
+    """,
+    "by the model, and by hand": """
+        import torch
+        from torch import nn
+        def one(model, loader):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                model.zero_grad()
+                nn.functional.mse_loss(model(x), y).backward()
+                opt.step()
+        def two(model, loader):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                for p in model.parameters():
+                    p.grad = None
+                nn.functional.mse_loss(model(x), y).backward()
+                opt.step()
+    """,
+    "a step that its caller surrounds": """
+        import torch
+        def update(model, optimizer, loss):
+            loss.backward()
+            optimizer.step()
+    """,
+    "a closure": """
+        import torch
+        def train(model, x, y):
+            opt = torch.optim.LBFGS(model.parameters())
+            def closure():
+                opt.zero_grad()
+                loss = torch.nn.functional.mse_loss(model(x), y)
+                loss.backward()
+                return loss
+            for _ in range(10):
+                opt.step(closure)
     """,
 }

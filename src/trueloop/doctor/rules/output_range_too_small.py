@@ -25,10 +25,16 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.graph import Node, computed, origin
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.data import loaded, stored
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ending
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 RANGES = {
@@ -150,6 +156,45 @@ class OutputRangeTooSmall(Rule):
         )
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """The prediction ends in a function whose range is known, and the targets are those of a known data set.
+
+    Or BCE-with-logits is given what a ReLU made.
+    """
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            end = ending(event.input)
+            if not isinstance(end, values.Tensor) or id(event.node) in told:
+                continue
+            if event.kind == "binary_cross_entropy_with_logits" and end.op == "relu":
+                reach = "a ReLU gives no number below 0, and so never a probability below 0.5"
+            elif event.kind in KINDS and end.op in _ENDS:
+                low, high = _TARGETS.get(loaded(stored(event.target)), (0.0, 0.0))
+                if high <= _ENDS[end.op]:
+                    continue
+                reach = f"a {end.op} ends at {_ENDS[end.op]:g}, and the targets go from {low:g} to {high:g}"
+            else:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                OutputRangeTooSmall,
+                f"the last layer cannot reach the targets: {reach}",
+                f"`{end.at.unit.text(end.node)}` makes the input of {event.kind}",
+                at=event,
+                related=[(end, f"the {end.op}")],
+            )
+            yield Checked(finding)
+
+
+_ENDS = {"sigmoid": 1.0, "softmax": 1.0, "tanh": 1.0}
+_TARGETS = {
+    ("load_diabetes", "target"): (25.0, 346.0),
+    ("fetch_california_housing", "target"): (0.15, 5.0),
+}
+"""The targets of data sets that everybody has."""
+
+
 FIRES = {
     "sigmoid for large targets": """
         model = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
@@ -226,6 +271,47 @@ SILENT = {
             x = torch.randn(16, 4)
             opt.zero_grad()
             F.l1_loss(model(x), x[:, :1].abs()).backward()
+            opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "a sigmoid for amounts": """
+        import torch
+        from sklearn.datasets import load_diabetes
+        from torch import nn
+        X, y = load_diabetes(return_X_y=True)
+        X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32).unsqueeze(1)
+        net = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
+        opt = torch.optim.Adam(net.parameters())
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(X), y).backward()
+            opt.step()
+    """,
+    "scores out of a ReLU": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(10, 1), nn.ReLU())
+        criterion = nn.BCEWithLogitsLoss()
+        for x, y in loader:
+            criterion(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "scaled targets": """
+        import torch
+        from sklearn.datasets import load_diabetes
+        from torch import nn
+        X, y = load_diabetes(return_X_y=True)
+        X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y / 350, dtype=torch.float32).unsqueeze(1)
+        net = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
+        opt = torch.optim.Adam(net.parameters())
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(X), y).backward()
+            nn.functional.mse_loss(350 * net(X), 350 * y)
             opt.step()
     """,
 }

@@ -24,11 +24,20 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import BackwardBegun, Called, Ended, GradientsTaken, StateLoaded
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import TWO_MODES, is_layer, is_optimizer
+from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.provenance import ancestors, held, touches, trains
+from trueloop.doctor.source.ritual import used_for_training
+from trueloop.doctor.source.ways import Run
 from trueloop.doctor.untended import Untended, named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 TIMES = 5
@@ -138,6 +147,74 @@ def hidden_in(roots: Sequence[nn.Module | None], forgotten: Sequence[Tensor]) ->
                         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
                         return names + more, f"the plain Python {kind} '{place}'"
     return None
+
+
+WEIGHED = (
+    "Linear",
+    "Conv",
+    "Embedding",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "BatchNorm",
+    "LayerNorm",
+    "Bilinear",
+    "MultiheadAttention",
+)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loss that an optimizer steps for goes through a layer that no optimizer of the run holds."""
+    for run in program.runs:
+        optimizers = _known(run)
+        if not run.complete or not optimizers or any(run.of(read.GradientsUsed)):
+            continue
+        all_held: set[int] = set().union(*(held(one.option("params", 0))[0] for one in optimizers))
+        told: set[int] = set()
+        resting = [call for call in run.of(read.Called) if call.training is False]
+        teachers = {id(one) for call in resting for one in parts(call.target) if used_for_training(run, call.result)}
+        for backward in run.of(read.Backward):
+            used = next((one for one in optimizers if trains(one, backward.loss)), None)
+            if used is None or not backward.at.loops:
+                continue
+            for layer in _layers(backward.loss):
+                if id(layer) in all_held | teachers or id(layer.node) in told or "frozen" in layer.attrs:
+                    continue
+                if any(touches(event.values, layer) for event in run.of(read.Escaped)):
+                    continue
+                told.add(id(layer.node))
+                finding = program.finding(
+                    ParametersNotOptimized,
+                    f"a {layer.name} that the loss goes through is in no optimizer: it never changes",
+                    f"backward reaches it, and {used.name} was not given its parameters",
+                    at=layer,
+                    related=[(used, "the optimizer"), (backward, "the backward")],
+                    help="give the optimizer these parameters too; layers in a plain list belong in an nn.ModuleList",
+                )
+                yield Checked(finding)
+                break
+
+
+def _known(run: Run) -> list[values.Object]:
+    """The optimizers of the run, if all that they hold is known; none otherwise."""
+    found = [event.made for event in run.of(read.Made) if is_optimizer(event.made.kind)]
+    stepped = [event.target for event in run.of(read.Stepped)]
+    whole = all(not held(one.option("params", 0))[1] for one in found)
+    known = all(any(target is one for one in found) for target in stepped)
+    grown = any(event.name.endswith(".add_param_group") for event in run.of(read.Operated))
+    return found if whole and known and not grown else []
+
+
+def _layers(loss: values.Value) -> Iterator[values.Object]:
+    for one in ancestors(loss, graph=True):
+        layer = one.layer if isinstance(one, values.Tensor) else None
+        if (
+            layer is not None
+            and is_layer(layer.kind)
+            and layer.name.startswith(WEIGHED)
+            and layer.kind not in TWO_MODES
+        ):
+            yield layer
 
 
 FIRES = {
@@ -257,5 +334,80 @@ SILENT = {
             x = torch.randn(16, 4)
             F.mse_loss(judge(net(x)), judge(x).detach()).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "one part forgotten": """
+        import torch
+        from torch import nn
+        body, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        opt = torch.optim.SGD(body.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(head(body(x)), y).backward()
+            opt.step()
+    """,
+    "layers in a plain list": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = [nn.Linear(4, 4) for _ in range(3)]
+                self.head = nn.Linear(4, 3)
+            def forward(self, x):
+                for layer in self.layers:
+                    x = layer(x)
+                return self.head(x)
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "all of them, in several ways": """
+        import itertools
+        import torch
+        from torch import nn
+        a, b, c, d = nn.Linear(4, 4), nn.Linear(4, 4), nn.ModuleList([nn.Linear(4, 4)]), nn.Linear(4, 3)
+        opt = torch.optim.SGD([*a.parameters(), *b.parameters()] + list(c.parameters()), lr=0.1)
+        other = torch.optim.Adam([{"params": d.parameters(), "lr": 0.01}])
+        for x, y in loader:
+            opt.zero_grad()
+            other.zero_grad()
+            nn.functional.cross_entropy(d(c[0](b(a(x)))), y).backward()
+            opt.step()
+            other.step()
+    """,
+    "frozen": """
+        import torch
+        from torch import nn
+        body, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        for p in body.parameters():
+            p.requires_grad = False
+        opt = torch.optim.SGD(head.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(head(body(x)), y).backward()
+            opt.step()
+    """,
+    "a GAN's other player": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        for real in loader:
+            fake = G(torch.randn(8, 2))
+            od.zero_grad()
+            (D(fake.detach()).mean() - D(real).mean()).backward()
+            od.step()
+            og.zero_grad()
+            (-D(fake).mean()).backward()
+            og.step()
     """,
 }

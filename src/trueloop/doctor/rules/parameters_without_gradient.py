@@ -26,12 +26,18 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import here
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors, held, weights
+from trueloop.doctor.source.ritual import optimizers
 from trueloop.doctor.untended import named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 20
@@ -56,7 +62,7 @@ class ParametersWithoutGradient(Rule):
     code = 107
     level = "warning"
     certainty = "certain"
-    seen_by = ("run",)
+    seen_by = ("source", "run")
 
     def __init__(self, trace: Trace) -> None:
         from torch.utils.weak import WeakIdKeyDictionary
@@ -190,6 +196,53 @@ class ParametersWithoutGradient(Rule):
         return f"some parameters had no gradient in fewer than {STEPS} steps: too few to judge" if short else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A layer's output is cut off by ``.data`` or ``.detach()``, and no loss reaches the layer by another way."""
+    told: set[int] = set()
+    for run in program.runs:
+        if not run.complete:
+            continue
+        backwards = list(run.of(read.Backward))
+        reached: set[int] = set()
+        unknown = any(run.of(read.GradientsUsed))
+        for backward in backwards:
+            own, more = weights(backward.loss)
+            reached |= own
+            unknown = unknown or more
+        stepped: set[int] = set()
+        for optimizer in optimizers(run):
+            if isinstance(optimizer, values.Object):
+                stepped |= held(optimizer.option("params", 0))[0]
+        if unknown or any(isinstance(one, values.Either) for event in backwards for one in ancestors(event.loss)):
+            continue
+        for backward in backwards:
+            for cut in ancestors(backward.loss):
+                if not isinstance(cut, values.Tensor) or cut.op not in ("data", "detach") or id(cut.node) in told:
+                    continue
+                behind = [one for one in ancestors(cut.inputs[0], graph=True) if isinstance(one, values.Tensor)]
+                layers = {id(one.layer): one.layer for one in behind if one.layer is not None and one.op != "parameter"}
+                lost = [one for number, one in layers.items() if number in stepped and one.name in _LEARN]
+                if not lost or reached & set(layers):
+                    continue
+                told.add(id(cut.node))
+                finding = program.finding(
+                    ParametersWithoutGradient,
+                    f"no gradient gets past `{cut.at.unit.text(cut.node)}`: what comes before it is never trained",
+                    f"{_listed(lost)} before it {'is' if len(lost) == 1 else 'are'} in the optimizer, and no loss "
+                    "reaches them by another way",
+                    at=cut,
+                    related=[(backward, "the backward")],
+                )
+                yield Checked(finding)
+
+
+_LEARN = frozenset(("Linear", "Conv1d", "Conv2d", "Conv3d", "LSTM", "GRU", "RNN", "ConvTranspose2d"))
+
+
+def _listed(layers: list[values.Object]) -> str:
+    return ", ".join(sorted({f"nn.{one.name}" for one in layers}))
+
+
 FIRES = {
     "the features are detached": """
         class Net(nn.Module):
@@ -277,6 +330,50 @@ SILENT = {
         for i in range(40):
             opt.zero_grad()
             F.mse_loss(net(torch.randn(16, 4), i >= 25), torch.randn(16, 1)).backward()
+            opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "through .data": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+            def forward(self, x):
+                return self.head(torch.relu(self.encoder(x)).data)
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "only the head is trained": """
+        import torch
+        from torch import nn
+        encoder, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        opt = torch.optim.SGD(head.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(head(encoder(x).detach()), y).backward()
+            opt.step()
+    """,
+    "reached by another loss": """
+        import torch
+        from torch import nn
+        encoder, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        opt = torch.optim.SGD([*encoder.parameters(), *head.parameters()], lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            z = encoder(x)
+            loss = nn.functional.cross_entropy(head(z.detach()), y) + z.pow(2).mean()
+            loss.backward()
             opt.step()
     """,
 }

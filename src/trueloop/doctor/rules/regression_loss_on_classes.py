@@ -30,10 +30,16 @@ from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import ends, readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.data import loaded, rank, stored
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import endings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
@@ -201,6 +207,51 @@ def _shown(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, known[:4])) + (" …" if len(known) > 4 else "")
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A layer with one output meets the class numbers of a known data set, or goes into cross-entropy as it is."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if id(event.node) in told:
+                continue
+            direct = event.kind == "cross_entropy" and all(_gives_one(one) for one in values.options(event.input))
+            direct = direct and rank(event.input) == 2  # of three, they may be the scores of candidates
+            name, part = loaded(stored(event.target))
+            distance = event.kind in DISTANCES and name in _CLASSES and part == "target"
+            if distance and not (
+                all(_gives_one(one) for one in endings(event.input)) and CLASSES.search(_code(program))
+            ):
+                continue
+            if not direct and not distance:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                RegressionLossOnClasses,
+                "cross_entropy is given one output column: over one class it is 0 whatever the weights are"
+                if direct
+                else f"{event.kind} takes the distance between class numbers: the classes of {name}",
+                "the last layer has one output",
+                at=event,
+                level="error" if direct else None,
+                certainty="certain" if direct else None,
+            )
+            yield Checked(finding)
+
+
+_CLASSES = ("load_digits", "load_iris", "load_wine")
+
+
+def _gives_one(value: values.Value) -> bool:
+    layer = value.layer if isinstance(value, values.Tensor) else None
+    return (
+        layer is not None and layer.kind == "torch.nn.Linear" and values.constant(layer.option("out_features", 1)) == 1
+    )
+
+
+def _code(program: Program) -> str:
+    return "\n".join(line.split("#")[0] for line in program.lines if "import " not in line and "load_" not in line)
+
+
 FIRES = {
     "ten classes as one number": """
         model = nn.Linear(4, 1)
@@ -301,5 +352,50 @@ SILENT = {
             opt.zero_grad()
             loss.backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "digits as one number": """
+        import torch
+        from sklearn.datasets import load_digits
+        from torch import nn
+        X, y = load_digits(return_X_y=True)
+        X, y = torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y)
+        net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
+        opt = torch.optim.Adam(net.parameters())
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(X).squeeze(1), y.float()).backward()
+            opt.step()
+        accuracy = (net(X).squeeze(1).round() == y).float().mean()
+    """,
+    "cross-entropy with one column": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
+        criterion = nn.CrossEntropyLoss()
+        for x, y in loader:
+            criterion(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "one hot, scores of candidates": """
+        import torch
+        from sklearn.datasets import load_digits
+        from torch import nn
+        X, y = load_digits(return_X_y=True)
+        X, y = torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y)
+        net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        score = nn.Linear(64, 1)
+        opt = torch.optim.Adam(net.parameters())
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(X).softmax(1), nn.functional.one_hot(y).float()).backward()
+            nn.functional.mse_loss(score(X).squeeze(1), (y == 3).float()).backward()
+            nn.functional.cross_entropy(score(X.view(3, -1, 64)).squeeze(-1), chosen).backward()
+            opt.step()
+        accuracy = (net(X).argmax(1) == y).float().mean()
     """,
 }

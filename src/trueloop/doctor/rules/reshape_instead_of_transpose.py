@@ -16,10 +16,19 @@ Fix: ``x.transpose(0, 1)`` or ``x.permute(…)``; or ``batch_first=True`` where 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from libcst import matchers
 
 from trueloop.doctor.facts import Called
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import replaced
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
 
 
 class ReshapeInsteadOfTranspose(Rule):
@@ -57,6 +66,67 @@ class ReshapeInsteadOfTranspose(Rule):
             place=place or fact.of.place,
             related=[(fact.of.place, "the model is called here")],
         )
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A tensor's dimensions are read into names, and the tensor is reshaped to the same names in another order."""
+    text = program.unit.tree.code
+    if ".view(" not in text and ".reshape(" not in text:
+        return
+    for function in matchers.findall(program.unit.tree, matchers.FunctionDef()):
+        sizes: dict[str, list[str]] = {}
+        body = getattr(function, "body", None)
+        for line in body.body if isinstance(body, cst.IndentedBlock) else ():
+            if not isinstance(line, cst.SimpleStatementLine):
+                sizes.clear()  # what a branch or a loop does is not followed
+                continue
+            for call in matchers.findall(line, _RESHAPE):
+                found = _exchanged(program, call, sizes) if isinstance(call, cst.Call) else None
+                if found is not None:
+                    yield found
+            for statement in line.body:
+                if isinstance(statement, (cst.Assign, cst.AnnAssign, cst.AugAssign)):
+                    _learn(program, statement, sizes)
+
+
+_RESHAPE = matchers.Call(func=matchers.Attribute(attr=matchers.Name("view") | matchers.Name("reshape")))
+
+
+def _learn(
+    program: Program, statement: cst.Assign | cst.AnnAssign | cst.AugAssign, sizes: dict[str, list[str]]
+) -> None:
+    """``n, t, f = x.shape`` is noted; what is assigned anew is no longer known."""
+    told = program.unit.text
+    targets = [one.target for one in statement.targets] if isinstance(statement, cst.Assign) else [statement.target]
+    names = [told(name) for target in targets for name in matchers.findall(target, matchers.Name())]
+    for thing in [one for one, given in sizes.items() if one in names or set(given) & set(names)]:
+        del sizes[thing]
+    target, value = targets[0], statement.value
+    if not isinstance(target, cst.Tuple) or value is None:
+        return
+    thing, _, shape = told(value).rpartition(".")
+    plain = "_" not in names and len(set(names)) == len(names) == len(target.elements) > 1
+    if plain and shape in ("shape", "size()") and thing.isidentifier():
+        sizes[thing] = names
+
+
+def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) -> Checked | None:
+    told = program.unit.text
+    thing = told(call.func.value) if isinstance(call.func, cst.Attribute) else ""
+    given, old = [told(one.value) for one in call.args], sizes.get(thing)
+    if old is None or given == old or sorted(given) != sorted(old):
+        return None
+    order = ", ".join(str(old.index(one)) for one in given)
+    finding = program.finding(
+        ReshapeInsteadOfTranspose,
+        f"({', '.join(old)}) is reshaped to ({', '.join(given)}), which does not exchange dimensions: "
+        "it mixes their values",
+        f"`{thing}` has the dimensions ({', '.join(old)}), and `{told(call)}` counts its values anew",
+        at=program.line(call),
+        certainty="likely",
+        help=f"`{thing}.permute({order})` exchanges them",
+    )
+    return Checked(finding, replaced(program, call, f"{thing}.permute({order})", "exchange the dimensions"))
 
 
 FIRES = {
@@ -176,5 +246,32 @@ SILENT = {
                 opt.step()
             with torch.no_grad():
                 model(x[72:])
+    """,
+}
+
+READ_FIRES = {
+    "time first by view": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8)
+            def forward(self, x):
+                n, t, f = x.shape
+                return self.rnn(x.view(t, n, f))[0][-1]
+    """,
+}
+
+READ_SILENT = {
+    "transposed, or another tensor": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def forward(self, x):
+                n, t, f = x.shape
+                y = x.view(n, t * f)
+                x = x.permute(1, 0, 2).contiguous()
+                return x.view(t, n, f), y.view(t, n, f)
     """,
 }

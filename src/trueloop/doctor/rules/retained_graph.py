@@ -29,11 +29,18 @@ from trueloop.doctor.keepers import keepers
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
 from trueloop.doctor.seen import Pass
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import results, values
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import argument, removed, replaced
+from trueloop.doctor.source.provenance import ancestors, feeds
+from trueloop.doctor.source.ways import Run
 from trueloop.doctor.written import kept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 6  # different steps of which graphs are alive at once
@@ -169,6 +176,108 @@ class RetainedGraph(Rule):
         return f"the graphs of {self._graphs} backwards were freed" if self._graphs and not self._told else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A value with its graph is put into what outlives the loop's turn, and no backward goes through it later."""
+    for run in program.runs:
+        told: set[int] = set()
+        for put in run.of(read.Kept):
+            if id(put.node) in told or not put.at.loops or not _with_graph(run, put) or not _outlives(put):
+                continue
+            if any(event.at.loops != put.at.loops and feeds(put.value, event.loss) for event in run.of(read.Backward)):
+                continue  # the kept values are what is backpropagated
+            if any(feeds(put.value, event.target) for event in run.of(read.GradientsUsed)):
+                continue
+            told.add(id(put.node))
+            where = "a sum" if put.after is not None else "a list or dict"
+            finding = program.finding(
+                RetainedGraph,
+                f"{where} that outlives the turn keeps each turn's graph",
+                "what is kept carries its graph, and nothing backpropagates through it later",
+                at=put,
+                help="keep the number: `.item()`, or `.detach()` for a tensor",
+            )
+            yield Checked(finding, _mended(program, put))
+        yield from _retained_every_turn(program, run)
+
+
+def _mended(program: Program, kept: read.Kept) -> Fix | None:
+    node: Any = kept.node
+    value = node.value if kept.how == "+=" else node.args[0].value if kept.how == "append" else None
+    if value is None or type(value).__name__ != "Name" or kept.at.unit is not program.unit:
+        return None
+    return replaced(program, value, f"{value.value}.detach()", "keep it without its graph")
+
+
+def _with_graph(run: Run, kept: read.Kept) -> bool:
+    """Whether what is kept surely carries a graph: it is known, or backward was called on it in the same turn."""
+    if results.graph_of(kept.value) is True and isinstance(kept.value, values.Tensor):
+        return True
+    turn = kept.at.loops
+    return any(event.loss is kept.value and event.at.loops == turn for event in run.of(read.Backward))
+
+
+def _outlives(kept: read.Kept) -> bool:
+    """Whether it is put into what was there before this turn."""
+    if isinstance(kept.into, values.Items):
+        return not _inside(kept.into.at, kept.at)
+    if kept.after is None:
+        return False  # of a thing that is not known
+    if isinstance(kept.into, values.Tensor) and kept.into.graph is not False:
+        return not _inside(kept.into.at, kept.at)
+    return isinstance(kept.into, values.Unknown) and bool(kept.into.inputs) and kept.how == "+=" and _is_old(kept)
+
+
+def _is_old(kept: read.Kept) -> bool:
+    """Whether a sum of what is not known began before this turn: it has a number at its root, and is added to again."""
+    return any(isinstance(one, values.Constant) and isinstance(one.value, (int, float)) for one in ancestors(kept.into))
+
+
+def _inside(made: values.At, now: values.At) -> bool:
+    return made.loops[: len(now.loops)] == now.loops
+
+
+def _retained_every_turn(program: Program, run: Run) -> Iterator[Checked]:
+    """``retain_graph=True`` where no other backward of the turn, and no later turn, goes through the graph again."""
+    backwards = list(run.of(read.Backward))
+    told: set[int] = set()
+    for event in backwards:
+        asked = event.kwargs.get("retain_graph")
+        if (
+            not isinstance(asked, values.Constant)
+            or asked.value is not True
+            or not event.at.loops
+            or any(run.of(read.GradientsUsed))
+        ):
+            continue
+        if id(event.node) in told or "create_graph" in event.kwargs:
+            continue
+        own = {id(one) for one in ancestors(event.loss, graph=True) if isinstance(one, values.Tensor) and one.graph}
+        unknown = any(isinstance(one, values.Unknown) and one.via in ("call", "") for one in _sources(event.loss))
+        others = [other for other in backwards if other.node is not event.node]
+        again = [o for o in backwards if o is not event and o.node is event.node and _shares(o.loss, own)]
+        if unknown or again or any(_shares(other.loss, own) for other in others):
+            continue
+        told.add(id(event.node))
+        given = argument(event.node, "retain_graph")
+        finding = program.finding(
+            RetainedGraph,
+            "backward keeps its graph in every turn, and nothing goes through it again",
+            "`retain_graph=True`, and no other backward shares an operation with this loss",
+            at=event,
+            help="leave `retain_graph=True` out",
+        )
+        yield Checked(finding, removed(program, event.node, given, "free the graph") if given is not None else None)
+
+
+def _sources(loss: values.Value) -> Iterator[values.Value]:
+    return ancestors(loss, graph=True)
+
+
+def _shares(loss: values.Value, own: set[int]) -> bool:
+    """Whether a loss's graph has an operation of these: parameters, which every graph has, are none."""
+    return any(id(one) in own and isinstance(one, values.Tensor) and one.inputs for one in ancestors(loss, graph=True))
+
+
 FIRES = {
     "a running total": """
         model = nn.Linear(4, 1)
@@ -251,6 +360,89 @@ SILENT = {
             kept = [F.log_softmax(policy(torch.randn(1, 4)), 1)[0, 0] for _ in range(12)]
             opt.zero_grad()
             (-torch.stack(kept).sum()).backward()
+            opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "a running total": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            total = 0
+            for x, y in loader:
+                opt.zero_grad()
+                loss = nn.functional.cross_entropy(net(x), y)
+                loss.backward()
+                opt.step()
+                total += loss
+    """,
+    "a list, all handed in": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            losses = []
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss)
+            return losses
+    """,
+    "retain_graph": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in torch.utils.data.DataLoader(data):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward(retain_graph=True)
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "numbers are kept": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        total, all = 0.0, []
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            opt.step()
+            total += loss.item()
+            all.append(loss.detach())
+    """,
+    "the list is backpropagated": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for batch in loader:
+            losses = []
+            total = 0
+            for x, y in batch:
+                losses.append(nn.functional.cross_entropy(net(x), y))
+                total += nn.functional.cross_entropy(net(x), y)
+            opt.zero_grad()
+            (torch.stack(losses).mean() + total).backward()
+            opt.step()
+    """,
+    "two losses through one graph": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in torch.utils.data.DataLoader(data):
+            opt.zero_grad()
+            out = net(x)
+            nn.functional.cross_entropy(out, y).backward(retain_graph=True)
+            out.square().mean().backward()
             opt.step()
     """,
 }

@@ -27,9 +27,14 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import Called, Ended, Fetched, LoaderBegun, Settled, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen, Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 15
@@ -200,6 +205,41 @@ def on_purpose(place: Place | None) -> bool:
     return any(ON_PURPOSE.search(line) for line in lines[above - 1 : last])
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loader that does not shuffle is begun anew in every turn, for its first batch, and that is trained on."""
+    told: set[int] = set()
+    for run in program.runs:
+        steps = {step.at.loops for step in run.of(read.Stepped)}
+        for backward in run.of(read.Backward):
+            for one in ancestors(backward.loss):
+                begun = one.options.get("iterator") if isinstance(one, values.Tensor) else None
+                if not isinstance(one, values.Tensor) or not isinstance(begun, values.Tensor):
+                    continue
+                loader = one.inputs[0]
+                turn = backward.at.loops
+                if not turn or begun.at.loops != turn or turn not in steps or id(one.node) in told:
+                    continue
+                if not isinstance(loader, values.Object) or not _in_order(loader):
+                    continue
+                told.add(id(one.node))
+                finding = program.finding(
+                    SameBatchEveryStep,
+                    "every step is taken on the same batch: the loader's first",
+                    "in each turn of the loop a new iterator is made, and the loader does not shuffle",
+                    at=one,
+                    related=[(loader, "the loader"), (backward, "trained on here")],
+                    help="go through the loader: `for batch in loader`",
+                )
+                yield Checked(finding)
+
+
+def _in_order(loader: values.Object) -> bool:
+    if loader.kind != "torch.utils.data.DataLoader" or set(loader.kwargs) & {"sampler", "batch_sampler", "**"}:
+        return False
+    shuffle = loader.option("shuffle", 2)
+    return shuffle is None or (isinstance(shuffle, values.Constant) and not shuffle.value)
+
+
 FIRES = {
     "a new iterator in each step": """
         data = TensorDataset(torch.randn(60, 4), torch.randn(60, 1))
@@ -284,5 +324,40 @@ SILENT = {
                 opt.zero_grad()
                 F.mse_loss(model(x), y).backward()
                 opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "next(iter(loader))": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(data, batch_size=32)
+        for step in range(100):
+            x, y = next(iter(loader))
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "one iterator, or a shuffled loader": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        mixed = DataLoader(data, batch_size=32, shuffle=True)
+        stream = iter(DataLoader(data, batch_size=32))
+        for step in range(100):
+            x, y = next(stream)
+            a, b = next(iter(mixed))
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
     """,
 }

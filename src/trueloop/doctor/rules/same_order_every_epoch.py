@@ -21,8 +21,14 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import OptimizerMade, Permuted, Seeded, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LENGTH = 12  # of a permutation: one in 479 million is drawn twice by chance
@@ -87,6 +93,67 @@ class SameOrderEveryEpoch(Rule):
         return (
             f"{len(self._used)} epochs began with different orders" if len(self._used) > 1 and not self._told else None
         )
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """In each turn of a loop around the training, torch's random numbers begin anew from one seed."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Operated):
+            if event.name not in ("torch.manual_seed", "Generator.manual_seed", "torch.random.manual_seed"):
+                continue
+            given = event.args[-1] if event.args else None
+            turn = event.at.loops
+            if not turn or event.at.branches or id(event.node) in told or not isinstance(given, values.Constant):
+                continue
+            if event.name.startswith("Generator") and not _is_fresh(event) and len(event.args) < 2:
+                continue
+            step = next(
+                (one for one in run.of(read.Stepped) if one.at.loops[: len(turn)] == turn != one.at.loops), None
+            )
+            if step is None or not _draws(run, turn, event) or _begins_anew(step, turn):
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                SameOrderEveryEpoch,
+                "the seed is set anew in every epoch: each one shuffles as the one before",
+                f"`{event.at.unit.text(event.node)}` runs in every turn of the loop around the training, with one seed",
+                at=event,
+                related=[(step, "trained on in the same turn")],
+                help="set the seed once, above the loop over the epochs",
+            )
+            yield Checked(finding)
+
+
+def _begins_anew(step: read.Stepped, turn: tuple[values.Turn, ...]) -> bool:
+    """Whether the optimizer is made in the turn: then each turn is a training of its own, and may repeat on purpose."""
+    optimizer = step.target
+    return not isinstance(optimizer, values.Object) or optimizer.at.loops[: len(turn)] == turn
+
+
+def _is_fresh(event: read.Operated) -> bool:
+    of = event.args[0]
+    return isinstance(of, values.Object) and of.at.loops == event.at.loops
+
+
+def _draws(run: Run, turn: tuple[values.Turn, ...], event: read.Operated) -> bool:
+    """Whether an order is drawn after it in the same turn: a permutation, or a loader that shuffles is gone through."""
+    after = run.events[next(n for n, one in enumerate(run.events) if one is event) :]
+    for one in (one for one in after if isinstance(one, read.Operated)):
+        if one.name == "torch.randperm" and one.at.loops[: len(turn)] == turn and event.name != "Generator.manual_seed":
+            return True
+    for backward in (one for one in after if isinstance(one, read.Backward)):
+        if backward.at.loops[: len(turn)] != turn:
+            continue
+        for value in ancestors(backward.loss):
+            loader = value.inputs[0] if isinstance(value, values.Tensor) and value.op == "fetched" else None
+            if not isinstance(loader, values.Object) or values.constant(loader.option("shuffle", 2)) is not True:
+                continue
+            generator = loader.option("generator")
+            own = event.name == "Generator.manual_seed"
+            if (generator is None and not own) or (own and generator is event.args[0]):
+                return True
+    return False
 
 
 FIRES = {
@@ -159,5 +226,45 @@ SILENT = {
                 for a, b in val_loader:
                     F.mse_loss(model(a), b)
             torch.set_rng_state(state)
+    """,
+}
+
+READ_FIRES = {
+    "in a function that trains one epoch": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        def one_epoch(loader, seed=0):
+            torch.manual_seed(seed)
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+        loader = DataLoader(data, shuffle=True)
+        for epoch in range(5):
+            one_epoch(loader)
+    """,
+}
+
+READ_SILENT = {
+    "another seed for each epoch, or for each run": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        def run(seed):
+            torch.manual_seed(0)
+            net = nn.Linear(4, 3)
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            loader = DataLoader(data, shuffle=True)
+            for epoch in range(5):
+                torch.manual_seed(seed + epoch)
+                for x, y in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(net(x), y).backward()
+                    opt.step()
+        for rate in (0.1, 0.01):
+            run(3)
     """,
 }

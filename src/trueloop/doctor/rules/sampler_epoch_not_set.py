@@ -18,8 +18,14 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors, touches
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 
@@ -82,6 +88,47 @@ def epoch_of(loader: Any) -> int | None:
     return None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loader with a DistributedSampler is gone through in several epochs of training, and nothing sets the epoch."""
+    told: set[int] = set()
+    for run in program.runs:
+        if not run.complete:
+            continue
+        for backward in run.of(read.Backward):
+            for one in ancestors(backward.loss):
+                loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+                sampler = loader.option("sampler") if isinstance(loader, values.Object) else None
+                if (
+                    not isinstance(sampler, values.Object)
+                    or sampler.name != "DistributedSampler"
+                    or id(sampler.node) in told
+                ):
+                    continue
+                shuffle = sampler.option("shuffle", 3)
+                in_order = isinstance(shuffle, values.Constant) and not shuffle.value
+                if in_order or len(backward.at.loops) < 2 or _may_be_set(run, sampler):
+                    continue
+                told.add(id(sampler.node))
+                finding = program.finding(
+                    SamplerEpochNotSet,
+                    "the DistributedSampler gives the same order in every epoch",
+                    "its loader is gone through once an epoch, and nothing calls `set_epoch`",
+                    at=sampler,
+                    related=[(backward, "trained on here")],
+                    help="call `sampler.set_epoch(epoch)` at the head of every epoch",
+                )
+                yield Checked(finding)
+
+
+def _may_be_set(run: Run, sampler: values.Object) -> bool:
+    for event in run.events:
+        if isinstance(event, read.Operated) and event.name.endswith(".set_epoch"):
+            return True
+        if isinstance(event, read.Escaped) and (event.name == "set_epoch" or touches(event.values, sampler)):
+            return True
+    return False
+
+
 FIRES = {
     "one process of one": """
         from torch.utils.data.distributed import DistributedSampler
@@ -142,5 +189,41 @@ SILENT = {
             with torch.no_grad():
                 for x, y in val_loader:
                     F.mse_loss(model(x), y)
+    """,
+}
+
+READ_FIRES = {
+    "never set": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torch.utils.data.distributed import DistributedSampler
+        def main(model, dataset):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            sampler = DistributedSampler(dataset)
+            loader = DataLoader(dataset, batch_size=32, sampler=sampler)
+            for epoch in range(3):
+                for a, b in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(a), b).backward()
+                    opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "set, through the loader": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torch.utils.data.distributed import DistributedSampler
+        def main(model, dataset):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            loader = DataLoader(dataset, batch_size=32, sampler=DistributedSampler(dataset))
+            for epoch in range(3):
+                loader.sampler.set_epoch(epoch)
+                for a, b in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(a), b).backward()
+                    opt.step()
     """,
 }

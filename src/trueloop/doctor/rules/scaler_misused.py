@@ -36,10 +36,19 @@ from trueloop.doctor.facts import (
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import is_scaler
+from trueloop.doctor.source.mending import line_after, replaced, said
+from trueloop.doctor.source.provenance import touches
+from trueloop.doctor.source.ritual import gives
+from trueloop.doctor.source.ways import Run, common_loop, paths
 from trueloop.doctor.untouched import Untouched, is_zero
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import Accumulation
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 2
@@ -212,6 +221,108 @@ def _since_cleared(accumulated: Sequence[Accumulation]) -> Sequence[Accumulation
     return accumulated[first:]
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A scaler's part is left out, on every way that comes there: the scaling, its step, its update."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        ways = list(paths(run, read.Backward, read.Stepped, read.Updated))
+        yield from _past_it(program, run, ways)
+        yield from _never_updated(program, run)
+
+
+def _past_it(program: Program, run: Run, ways: list[list[Any]]) -> Iterator[Checked]:
+    """Steps whose gradients are scaled, and that do not go through the scaler; and the other way round."""
+    verdicts: dict[int, set[str]] = {}
+    events: dict[int, tuple[read.Stepped, read.Backward]] = {}
+    for way in ways:
+        last: read.Backward | None = None
+        for event in way:
+            if isinstance(event, read.Backward):
+                last = event
+            elif isinstance(event, read.Stepped):
+                fresh = last is not None and common_loop(last.at, event.at) is not None
+                if last is None or not fresh or not gives(run, last, event.target):
+                    verdicts.setdefault(id(event.node), set()).add("")
+                    continue
+                past = last.scaled and event.scaler is None and not _unscaled(run, event)
+                word = "past" if past else ""
+                word = "unscaled" if event.scaler is not None and not last.scaled and _at_work(event.scaler) else word
+                verdicts.setdefault(id(event.node), set()).add(word)
+                events.setdefault(id(event.node), (event, last))
+    for key, words in verdicts.items():
+        if len(words) != 1 or "" in words or key not in events:
+            continue
+        step, backward = events[key]
+        if words == {"past"}:
+            name = said(step)
+            node: Any = backward.node
+            scaler = backward.at.unit.text(node.func.value.func.value) if _is_plain(node) else ""
+            finding = program.finding(
+                ScalerMisused,
+                f"`{name}.step()` steps past the scaler, with gradients that are scaled",
+                "backward ran on the scaled loss, and the step does not go through `scaler.step`",
+                at=step,
+                related=[(backward, "backward on the scaled loss")],
+                help="call `scaler.step(optimizer)` and `scaler.update()` in its place",
+            )
+            here = bool(scaler) and step.at.unit is program.unit
+            text = f"{scaler}.step({name})"
+            if here and not any(run.of(read.Updated)):
+                line = program.lines[program.line(step.node).line - 1]
+                text += f"\n{line[: len(line) - len(line.lstrip())]}{scaler}.update()"
+            fix = replaced(program, step.node, text, "step through the scaler") if here else None
+            yield Checked(finding, fix)
+        else:
+            finding = program.finding(
+                ScalerMisused,
+                "backward runs on the unscaled loss, and the scaler steps: it divides by a factor that is not there",
+                "`scaler.step` unscales the gradients, and `scaler.scale(loss)` did not scale them",
+                at=backward,
+                related=[(step, "the step through the scaler")],
+                help="call `scaler.scale(loss).backward()`",
+            )
+            yield Checked(finding)
+
+
+def _is_plain(node: Any) -> bool:
+    """``scaler.scale(loss).backward()``"""
+    inner = getattr(getattr(node, "func", None), "value", None)
+    return hasattr(getattr(inner, "func", None), "value")
+
+
+def _unscaled(run: Run, step: read.Stepped) -> bool:
+    by_hand = any(True for _ in run.of(read.GradientsUsed))
+    return by_hand or any(event.at.loops == step.at.loops for event in run.of(read.Unscaled))
+
+
+def _at_work(scaler: values.Value) -> bool:
+    """Whether it is a scaler for sure, and not switched off by an option."""
+    if not isinstance(scaler, values.Object) or not is_scaler(scaler.kind):
+        return False
+    enabled = scaler.option("enabled")
+    return enabled is None or values.constant(enabled) is True
+
+
+def _never_updated(program: Program, run: Run) -> Iterator[Checked]:
+    for scaler in {id(e.scaler): e.scaler for e in run.of(read.Stepped) if e.scaler is not None}.values():
+        step = next((e for e in run.of(read.Stepped) if e.scaler is scaler and e.at.loops), None)
+        if step is None or not _at_work(scaler) or any(event.scaler is scaler for event in run.of(read.Updated)):
+            continue
+        if any(touches(event.values, scaler) for event in run.of(read.Escaped)):
+            continue
+        node: Any = step.node
+        name = step.at.unit.text(node.func.value)
+        finding = program.finding(
+            ScalerMisused,
+            "the scaler is never updated: its factor stays where it began",
+            "`scaler.step` is called in the loop, and nothing calls `scaler.update()`",
+            at=step,
+            help=f"call `{name}.update()` after `{name}.step(…)`",
+        )
+        yield Checked(finding, line_after(program, step, f"{name}.update()", "update the scaler after the step"))
+
+
 FIRES = {
     "past it": """
         model = nn.Linear(4, 3)
@@ -317,5 +428,74 @@ SILENT = {
             scaler.scale(-D(fake).mean()).backward()
             scaler.step(og)
             scaler.update()
+    """,
+}
+
+READ_FIRES = {
+    "past it": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.amp.GradScaler()
+            for x, y in loader:
+                opt.zero_grad()
+                scaler.scale(criterion(model(x), y)).backward()
+                opt.step()
+    """,
+    "never scaled": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.amp.GradScaler()
+            for x, y in loader:
+                opt.zero_grad()
+                criterion(model(x), y).backward()
+                scaler.step(opt)
+                scaler.update()
+    """,
+    "never updated": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.amp.GradScaler()
+            for x, y in loader:
+                opt.zero_grad()
+                scaler.scale(criterion(model(x), y)).backward()
+                scaler.step(opt)
+    """,
+}
+
+READ_SILENT = {
+    "in order, or without": """
+        import torch
+        def train(model, loader, criterion, scaler=None, use_amp=False):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                loss = criterion(model(x), y)
+                if use_amp:
+                    scaler.scale(loss).backward()
+                    scaler.step(opt)
+                    scaler.update()
+                else:
+                    loss.backward()
+                    opt.step()
+    """,
+    "asked in two ways": """
+        import torch
+        def train(model, loader, criterion, scaler, args):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                loss = criterion(model(x), y)
+                if scaler is not None:
+                    scaler.scale(loss).backward()
+                else:
+                    loss.backward()
+                if args.amp:
+                    scaler.step(opt)
+                    scaler.update()
+                else:
+                    opt.step()
     """,
 }

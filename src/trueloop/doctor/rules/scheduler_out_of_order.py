@@ -23,9 +23,16 @@ from weakref import WeakKeyDictionary
 from trueloop.doctor.facts import Ended, ScalerStepped, Scheduled, SchedulerMade
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import is_scheduler
+from trueloop.doctor.source.provenance import touches
+from trueloop.doctor.source.ways import Run, common_loop, paths
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 10
@@ -127,6 +134,94 @@ class SchedulerOutOfOrder(Rule):
         return f"{self._right} schedule(s) began after the first step of their optimizer" if self._right else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """On every way, a schedule of torch's steps before its optimizer ever does; or it is made and nothing steps it."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        ways = list(paths(run, read.Scheduled, read.Stepped, read.Escaped))
+        for schedule in {id(e.target): e.target for e in run.of(read.Scheduled)}.values():
+            if not isinstance(schedule, values.Object) or schedule.name == "ReduceLROnPlateau":
+                continue
+            found = [_early(way, schedule) for way in ways if any(_is(event, schedule) for event in way)]
+            if not found or found[0] is None or None in found:
+                continue
+            early, step = found[0]
+            finding = program.finding(
+                SchedulerOutOfOrder,
+                f"{schedule.name} steps before its optimizer does: the first value of the schedule is skipped",
+                "in the loop's first turn `scheduler.step()` comes before any `optimizer.step()`",
+                at=early,
+                related=[(step, "the first step of the optimizer")],
+                help="call `scheduler.step()` after the optimizer's steps: at the end of the turn",
+            )
+            yield Checked(finding)
+        yield from _never(program, run)
+
+
+def _never(program: Program, run: Run) -> Iterator[Checked]:
+    for made in run.of(read.Made):
+        if (
+            not is_scheduler(made.made.kind)
+            or made.made.name == "LRScheduler"
+            or (made.at.calls and run.entry is not None)
+        ):
+            continue
+        schedule = made.made
+        step = next(
+            (e for e in run.of(read.Stepped) if e.target in (schedule.option("optimizer", 0),) and e.at.loops), None
+        )
+        if step is None or any(_is(event, schedule) for event in run.events):
+            continue
+        if any(isinstance(event, read.Escaped) and touches(event.values, schedule) for event in run.events):
+            continue
+        if any(isinstance(event, (read.Made, read.Operated)) and _given(event, schedule) for event in run.events):
+            continue
+        if any(not isinstance(event.target, values.Object) for event in run.of(read.Scheduled)):
+            continue
+        finding = program.finding(
+            SchedulerOutOfOrder,
+            f"{schedule.name} is made and never stepped: the rate stays where it is",
+            "its optimizer steps in a loop, and nothing calls `scheduler.step()`",
+            at=made,
+            related=[(step, "the optimizer steps")],
+            help="call `scheduler.step()` after each epoch, or after each step if the schedule counts steps",
+        )
+        yield Checked(finding)
+
+
+def _given(event: read.Made | read.Operated, schedule: values.Object) -> bool:
+    if isinstance(event, read.Made):
+        return event.made is not schedule and touches((*event.made.args, *event.made.kwargs.values()), schedule)
+    return touches((*event.args, *event.kwargs.values()), schedule)
+
+
+def _is(event: object, schedule: object) -> bool:
+    return isinstance(event, read.Scheduled) and event.target is schedule
+
+
+def _early(way: list[object], schedule: values.Object) -> tuple[read.Scheduled, read.Stepped] | None:
+    """The schedule's first step, and its optimizer's, if that comes later in the same turn of a loop."""
+    optimizer = schedule.option("optimizer", 0)
+    first: read.Scheduled | None = None
+    for event in way:
+        if (
+            isinstance(event, read.Escaped)
+            and first is None
+            and optimizer is not None
+            and touches(event.values, optimizer)
+        ):
+            return None
+        if isinstance(event, read.Stepped):
+            if event.target is not optimizer:
+                continue
+            in_loop = first is not None and common_loop(first.at, event.at) is not None
+            return (first, event) if first is not None and in_loop else None
+        if isinstance(event, read.Scheduled) and event.target is schedule:
+            first = first or event
+    return None
+
+
 FIRES = {
     "at the head of each epoch": """
         model = nn.Linear(4, 3)
@@ -194,5 +289,64 @@ SILENT = {
         for epoch in range(10):
             curve.append(sched.get_last_lr()[0])
             sched.step()
+    """,
+}
+
+READ_FIRES = {
+    "at the epoch's head": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.StepLR(opt, 2)
+        for epoch in range(6):
+            sched.step()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
+    "never": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 10)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "at the epoch's end": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.StepLR(opt, 2)
+        for epoch in range(6):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            sched.step()
+    """,
+    "one in another, and one handed on": """
+        import torch
+        from torch import nn
+        from engine import run
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        a = torch.optim.lr_scheduler.LinearLR(opt)
+        b = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 10)
+        both = torch.optim.lr_scheduler.SequentialLR(opt, [a, b], milestones=[3])
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            both.step()
+        run(torch.optim.lr_scheduler.StepLR(opt, 3))
     """,
 }

@@ -30,9 +30,14 @@ from trueloop.doctor.facts import Ended, Scheduled, SchedulerMade, Settled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import argument
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 20
@@ -319,6 +324,79 @@ def _read_by(function: Any) -> Iterator[int]:
     yield from (value for value in values if type(value) is int)
 
 
+EPOCHS = 100  # a step_size or milestone up to here counts epochs; a guess
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """Where the schedule steps, against where its optimizer does, and against what its own options count."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Scheduled):
+            schedule = event.target
+            if not isinstance(schedule, values.Object) or id(schedule) in told or event.at.branches:
+                continue
+            step = next((e for e in run.of(read.Stepped) if e.target is schedule.option("optimizer", 0)), None)
+            if step is None:
+                continue
+            depth, deeper = len(event.at.loops), len(step.at.loops)
+            inside = [turn.loop for turn in step.at.loops[:depth]] == [turn.loop for turn in event.at.loops]
+            found: tuple[str, str] | None = None
+            if schedule.name == "ReduceLROnPlateau" and not event.args:
+                found = ("ReduceLROnPlateau is stepped without its metric", "`step()` has no argument")
+            elif inside and depth and deeper > depth and _counts_steps(schedule):
+                found = (
+                    f"{schedule.name} counts steps, and is stepped once an epoch",
+                    "its optimizer steps in the loop inside the one that the schedule steps in",
+                )
+            elif depth >= 2 and deeper == depth and inside and _counts_epochs(schedule, event):
+                found = (
+                    f"{schedule.name} counts epochs, and is stepped with every batch",
+                    "it steps in the batches' loop, with its optimizer, and its options are numbers of epochs",
+                )
+            if found is None:
+                continue
+            told.add(id(schedule))
+            finding = program.finding(
+                SchedulerWrongCadence,
+                found[0],
+                found[1],
+                at=event,
+                related=[(schedule, "the schedule"), (step, "the optimizer's step")],
+            )
+            yield Checked(finding)
+
+
+def _counts_steps(schedule: values.Object) -> bool:
+    """OneCycleLR that is told how many steps an epoch has, or whose total is a product or a loader's length."""
+    if schedule.name != "OneCycleLR":
+        return False
+    per_epoch = schedule.option("steps_per_epoch", 4)
+    if per_epoch is not None:
+        return values.constant(per_epoch) not in (1, None) or not isinstance(per_epoch, values.Constant)
+    total = argument(schedule.node, "total_steps")
+    return total is not None and "len(" in schedule.at.unit.text(total)
+
+
+def _counts_epochs(schedule: values.Object, event: read.Scheduled) -> bool:
+    if schedule.name == "StepLR":
+        size = values.constant(schedule.option("step_size", 1))
+        return isinstance(size, int) and size <= EPOCHS
+    if schedule.name == "MultiStepLR":
+        stones = schedule.option("milestones", 1)
+        known = stones.items if isinstance(stones, values.Items) else None
+        numbers = [values.constant(one) for one in known or ()]
+        return bool(numbers) and all(isinstance(one, int) and one <= 2 * EPOCHS for one in numbers)
+    if schedule.name == "CosineAnnealingLR":
+        given: Any = argument(schedule.node, "T_max")
+        args: Any = getattr(schedule.node, "args", ())
+        given = given or (args[1].value if len(args) > 1 and args[1].keyword is None else None)
+        outer: Any = event.at.loops[0].node
+        over: Any = getattr(getattr(outer, "iter", None), "args", ())
+        text = schedule.at.unit.text(given) if given is not None else ""
+        return len(over) == 1 and event.at.unit.text(over[0].value) == text
+    return False
+
+
 FIRES = {
     "OneCycle once an epoch": """
         model = nn.Linear(4, 3)
@@ -441,5 +519,66 @@ SILENT = {
             F.cross_entropy(model(x), y).backward()
             opt.step()
             sched.step()
+    """,
+}
+
+READ_FIRES = {
+    "one cycle, once an epoch": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.OneCycleLR(opt, 0.1, epochs=10, steps_per_epoch=len(loader))
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            sched.step()
+    """,
+    "cosine over the epochs, with every batch": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=EPOCHS)
+        for epoch in range(EPOCHS):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+                sched.step()
+    """,
+    "a plateau without its metric": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.ReduceLROnPlateau(opt)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            sched.step()
+    """,
+}
+
+READ_SILENT = {
+    "each as it counts": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        a = torch.optim.lr_scheduler.OneCycleLR(opt, 0.1, total_steps=10 * len(loader))
+        b = torch.optim.lr_scheduler.StepLR(opt, 3)
+        c = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=10 * len(loader))
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+                a.step()
+                c.step()
+            b.step()
     """,
 }

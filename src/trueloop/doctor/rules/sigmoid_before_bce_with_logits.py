@@ -23,8 +23,13 @@ from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import ends, readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import endings
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 10  # calls of the loss that are looked at on each line
@@ -92,6 +97,32 @@ class SigmoidBeforeBceWithLogits(Rule):
         return "the input of BCE-with-logits was raw scores, no sigmoid" if self._right else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """The last operation on the loss's input is a sigmoid or a softmax, by whichever way it came there."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if event.kind != "binary_cross_entropy_with_logits":
+                continue
+            ends = [
+                end
+                for end in endings(event.input)
+                if isinstance(end, values.Tensor) and end.op in ("sigmoid", "softmax")
+            ]
+            if len(ends) != len(endings(event.input)) or id(ends[0].node) in told:
+                continue
+            told.add(id(ends[0].node))
+            finding = program.finding(
+                SigmoidBeforeBceWithLogits,
+                f"the input of binary_cross_entropy_with_logits has passed a {ends[0].op}, and the loss applies a "
+                "sigmoid by itself",
+                f"it is made by `{ends[0].at.unit.text(ends[0].node)}`",
+                at=event,
+                related=[(ends[0], f"the {ends[0].op}")],
+            )
+            yield Checked(finding)
+
+
 FIRES = {
     "functional": """
         model = nn.Linear(4, 1)
@@ -156,5 +187,34 @@ SILENT = {
             opt.zero_grad()
             F.binary_cross_entropy_with_logits(model(x), (x[:, :1] > -0.8).float()).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "in the model": """
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+        loss_fn = nn.BCEWithLogitsLoss()
+        for x, y in loader:
+            loss_fn(net(x).squeeze(1), y).backward()
+    """,
+    "a function": """
+        import torch
+        from torch import nn
+        def step(model, x, y):
+            out = torch.sigmoid(model(x))
+            return nn.functional.binary_cross_entropy_with_logits(out, y)
+    """,
+}
+
+READ_SILENT = {
+    "probabilities to BCELoss, scores to the other": """
+        import torch
+        from torch import nn
+        a, b = nn.BCELoss(), nn.BCEWithLogitsLoss()
+        net = nn.Linear(4, 1)
+        for x, y in loader:
+            out = net(x)
+            (a(torch.sigmoid(out), y) + b(out, y)).backward()
     """,
 }

@@ -26,8 +26,13 @@ from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.readings import ends, off_one, readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import endings
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 5  # calls of the loss that are looked at on each line: the graph is the same every time
@@ -100,6 +105,45 @@ class SoftmaxBeforeCrossEntropy(Rule):
         return "the input of cross_entropy was raw scores, no softmax" if self._right else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """The last operation on the loss's input is a softmax, a log-softmax or a sigmoid, wherever it was done."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            if event.kind != "cross_entropy":
+                continue
+            ends = endings(event.input)
+            ops = {end.op for end in ends if isinstance(end, values.Tensor) and not _over_the_batch(end)}
+            first = ends[0]
+            if len(ops) != 1 or not ops <= set(_SAID) or not all(isinstance(end, values.Tensor) for end in ends):
+                continue
+            if not isinstance(first, values.Tensor) or id(first.node) in told:
+                continue
+            told.add(id(first.node))
+            what = _SAID[first.op]
+            twice = "the same once more: no harm, only work" if what == "log-softmax" else "a softmax of it once more"
+            finding = program.finding(
+                SoftmaxBeforeCrossEntropy,
+                f"the input of cross_entropy is already a {what}, and the loss takes {twice}",
+                f"it is made by `{first.at.unit.text(first.node)}`",
+                at=event,
+                related=[(first, f"the {what}")],
+                level="note" if what == "log-softmax" else "error",
+            )
+            yield Checked(finding)
+
+
+_SAID = {"softmax": "softmax", "log_softmax": "log-softmax", "sigmoid": "sigmoid"}
+
+
+def _over_the_batch(end: values.Tensor) -> bool:
+    """``dim=0``: that is another rule's."""
+    dim = end.options.get("dim") or (end.inputs[1] if len(end.inputs) > 1 else None)
+    if end.layer is not None:
+        dim = end.layer.option("dim", 0)
+    return values.constant(dim) == 0 and dim is not None
+
+
 FIRES = {
     "model ends in softmax": """
         model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=-1))
@@ -166,5 +210,70 @@ SILENT = {
             opt.zero_grad()
             F.cross_entropy(logits, y).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "the model ends in it": """
+        import torch.nn as nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(dim=1))
+        criterion = nn.CrossEntropyLoss()
+        for x, y in loader:
+            criterion(net(x), y).backward()
+    """,
+    "in forward, far from the loss": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 3)
+                self.last = nn.Softmax(-1)
+            def forward(self, x):
+                out = self.fc(x)
+                return self.last(out)
+        def step(model, loss_fn, x, y):
+            out = model(x)
+            return loss_fn(out, y)
+        net = Net()
+        loss = step(net, nn.CrossEntropyLoss(), torch.randn(2, 4), torch.tensor([0, 1]))
+        loss.backward()
+    """,
+    "by a variable": """
+        import torch
+        from torch import nn
+        def train(model, loader):
+            for x, y in loader:
+                p = torch.softmax(model(x), -1)
+                nn.functional.cross_entropy(p.view(-1, 10), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "for the metric only": """
+        import torch
+        from torch import nn
+        def train(model, loader):
+            for x, y in loader:
+                out = model(x)
+                shown = torch.softmax(out, -1).argmax(-1)
+                nn.functional.cross_entropy(out, y).backward()
+    """,
+    "a target": """
+        import torch
+        from torch import nn
+        def train(model, teacher, loader):
+            for x in loader:
+                nn.functional.cross_entropy(model(x), torch.softmax(teacher(x), -1)).backward()
+    """,
+    "attention": """
+        import torch
+        from torch import nn
+        layer = nn.Linear(4, 3)
+        def train(loader):
+            for x, y in loader:
+                w = torch.softmax(x @ x.T, -1)
+                nn.functional.cross_entropy(layer(w @ x), y).backward()
     """,
 }

@@ -23,8 +23,13 @@ from trueloop.doctor.facts import BackwardBegun, LossCalled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.graph import SHAPE_ONLY, Node
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import endings
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 LOOKS = 6  # calls of the loss that are looked at on each line
@@ -98,6 +103,40 @@ class SoftmaxOverOneValue(Rule):
             )
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """The loss's input is a softmax of what a layer with one output gives."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.LossCalled):
+            for end in endings(event.input):
+                if not isinstance(end, values.Tensor) or end.op not in ("softmax", "log_softmax") or not end.inputs:
+                    continue
+                before = endings(end.inputs[0])
+                if id(end.node) in told or not all(_gives_one(one) for one in before) or _over_the_batch(end):
+                    continue
+                told.add(id(end.node))
+                finding = program.finding(
+                    SoftmaxOverOneValue,
+                    f"the {end.op} is over one value: its output is always {'1' if end.op == 'softmax' else '0'}",
+                    "the layer before it has one output",
+                    at=end,
+                    related=[(event, "the loss of a constant")],
+                )
+                yield Checked(finding)
+
+
+def _gives_one(value: values.Value) -> bool:
+    layer = value.layer if isinstance(value, values.Tensor) else None
+    return layer is not None and layer.name == "Linear" and values.constant(layer.option("out_features", 1)) == 1
+
+
+def _over_the_batch(end: values.Tensor) -> bool:
+    dim = end.options.get("dim") or (end.inputs[1] if len(end.inputs) > 1 else None)
+    if end.layer is not None:
+        dim = end.layer.option("dim", 0)
+    return values.constant(dim, 1) not in (1, -1)
+
+
 FIRES = {
     "one output and BCELoss": """
         model = nn.Sequential(nn.Linear(4, 1), nn.Softmax(dim=1))
@@ -147,5 +186,23 @@ SILENT = {
             opt.zero_grad()
             F.nll_loss(F.log_softmax(a @ b.t(), 1), torch.arange(n)).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "one output": """
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=1))
+        for x, y in loader:
+            nn.BCELoss()(net(x), y).backward()
+    """,
+}
+
+READ_SILENT = {
+    "two outputs": """
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.LogSoftmax(dim=1))
+        for x, y in loader:
+            nn.NLLLoss()(net(x), y).backward()
     """,
 }

@@ -21,11 +21,19 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import BackwardBegun, Called, Paused, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import is_optimizer
+from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.provenance import ancestors, held
+from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.untended import Untended, named
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 3
@@ -108,6 +116,53 @@ class StaleOptimizer(Rule):
         )
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A trained layer is in no optimizer, and it was put where, or made as, one that the stepping optimizer holds."""
+    for run in program.runs:
+        made = [event.made for event in run.of(read.Made) if is_optimizer(event.made.kind)]
+        if not run.complete or any(held(one.option("params", 0))[1] for one in made):
+            continue
+        if any(event.name.endswith(".add_param_group") for event in run.of(read.Operated)):
+            continue
+        everything: set[int] = set().union(*(held(one.option("params", 0))[0] for one in made))
+        for optimizer in made:
+            step = next((event for event in run.of(read.Stepped) if event.target is optimizer), None)
+            found = _new(run, optimizer, step, everything) if step is not None else None
+            if step is None or found is None:
+                continue
+            layer, how = found
+            finding = program.finding(
+                StaleOptimizer,
+                f"{optimizer.name} holds parameters that the trained model no longer has",
+                f"a {layer.name} was {how} after the optimizer was made, and is in no optimizer",
+                at=step,
+                related=[(optimizer, "made here"), (layer, "the new layer")],
+                help="make the optimizer after the model is changed, and a new one for every new model",
+            )
+            yield Checked(finding)
+
+
+def _new(
+    run: Run, optimizer: values.Object, step: read.Stepped, everything: set[int]
+) -> tuple[values.Object, str] | None:
+    given = [one for one in ancestors(optimizer.option("params", 0) or values.NONE) if isinstance(one, values.Unknown)]
+    asked = [one for one in given if one.via == "parameters" and one.inputs and one.of is not None]
+    roots = {id(inner) for one in asked if one.of is not None for inner in parts(one.of)}
+    twins = {id(inner.node) for one in asked for inner in one.inputs if isinstance(inner, values.Object)}
+    for backward in run.of(read.Backward):
+        if common_loop(backward.at, step.at) is None:
+            continue
+        for one in ancestors(backward.loss, graph=True):
+            layer = one.layer if isinstance(one, values.Tensor) else None
+            if layer is None or not layer.kind.startswith("torch.nn.") or id(layer) in everything or not layer.args:
+                continue
+            if id(layer) in roots:
+                return layer, "put into the model"
+            if id(layer.node) in twins:
+                return layer, "made anew, with the model,"
+    return None
+
+
 FIRES = {
     "a new model for each fold": """
         def make():
@@ -188,5 +243,69 @@ SILENT = {
             opt.zero_grad()
             F.mse_loss(model(torch.randn(12, 4)), torch.randn(12, 1)).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "a new head": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 1000)
+            def forward(self, x):
+                return self.head(self.body(x))
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        net.head = nn.Linear(8, 3)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "a new model for each fold": """
+        import torch
+        from torch import nn
+        def make():
+            return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+        net = make()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for fold in folds:
+            net = make()
+            for x, y in fold:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "a new optimizer too": """
+        import torch
+        from torch import nn
+        def make():
+            return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+        for fold in folds:
+            net = make()
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            for x, y in fold:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
+    "a new head, trained by its own": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1000))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        net[1] = nn.Linear(8, 3)
+        more = torch.optim.SGD(net[1].parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            more.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            more.step()
     """,
 }

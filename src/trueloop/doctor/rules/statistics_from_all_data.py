@@ -25,11 +25,16 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Called, Ended, Settled, Transformed
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.seen import Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 FEATURES = 4096  # of a sample; larger ones are not summed up
@@ -315,6 +320,66 @@ def _scaling_line(near: Place | None, scaled: str) -> Place | None:
     return None
 
 
+LEARN = frozenset(
+    [
+        "StandardScaler",
+        "MinMaxScaler",
+        "MaxAbsScaler",
+        "RobustScaler",
+        "PowerTransformer",
+        "QuantileTransformer",
+        "SimpleImputer",
+        "KNNImputer",
+        "IterativeImputer",
+        "PCA",
+        "SelectKBest",
+        "SelectPercentile",
+        "SelectFromModel",
+        "RFE",
+        "VarianceThreshold",
+    ]
+)
+"""Transformers of scikit-learn's that learn from the rows that they are fitted on."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A transformer of scikit-learn's is fitted on what is only split afterwards."""
+    told: set[int] = set()
+    for run in program.runs:
+        fits: list[read.Operated] = []
+        for event in run.of(read.Operated):
+            kind, _, method = event.name.rpartition(".")
+            if method in ("fit", "fit_transform") and kind.rpartition(".")[2] in LEARN and len(event.args) > 1:
+                fits.append(event)
+            elif event.name == "sklearn.model_selection.train_test_split" and event.args:
+                whole = list(ancestors(event.args[0]))
+                for fit in fits:
+                    if id(fit.node) in told or not _goes_in(fit, whole) or _is_split(fit.args[1]):
+                        continue
+                    told.add(id(fit.node))
+                    name = fit.name.partition(".")[0]
+                    finding = program.finding(
+                        StatisticsFromAllData,
+                        f"{name} is fitted on all rows, before they are split",
+                        "what it gives is split into training and held-out rows afterwards",
+                        at=fit,
+                        related=[(event, "the split")],
+                        help="split first; `fit` on the training rows, and `transform` both",
+                    )
+                    yield Checked(finding)
+
+
+def _goes_in(fit: read.Operated, whole: list[values.Value]) -> bool:
+    """Whether what is split was made by the transformer."""
+    scaler = fit.args[0]
+    return any(one is fit.result or (isinstance(one, values.Unknown) and one.of is scaler) for one in whole)
+
+
+def _is_split(rows: values.Value) -> bool:
+    """Whether what it was fitted on is a part of a split already: then the later one is a second split."""
+    return any(isinstance(one, values.Unknown) and one.name == "train_test_split" for one in ancestors(rows))
+
+
 FIRES = {
     "by hand, above random_split": """
         raw = torch.rand(150, 6) * torch.tensor([1.0, 5.0, 20.0, 3.0, 9.0, 100.0])
@@ -414,5 +479,34 @@ SILENT = {
                 opt.step()
             with torch.no_grad():
                 model(x[1500:])
+    """,
+}
+
+READ_FIRES = {
+    "scaled, then split": """
+        import torch
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+        X = StandardScaler().fit_transform(X)
+        a, b, c, d = train_test_split(X, y)
+    """,
+    "in two steps": """
+        import torch
+        from sklearn.feature_selection import SelectKBest
+        from sklearn.model_selection import train_test_split
+        best = SelectKBest(k=5)
+        best.fit(X, y)
+        a, b, c, d = train_test_split(best.transform(X), y)
+    """,
+}
+
+READ_SILENT = {
+    "split first": """
+        import torch
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+        rest, test, y_rest, y_test = train_test_split(X, y)
+        scaler = StandardScaler().fit(rest)
+        train, val, y_train, y_val = train_test_split(scaler.transform(rest), y_rest)
     """,
 }

@@ -24,10 +24,18 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import BackwardEnded, Ended, Paused, Stepping
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import moved_after, said
+from trueloop.doctor.source.provenance import touches
+from trueloop.doctor.source.ritual import gives, optimizers
+from trueloop.doctor.source.ways import Run, paths
 from trueloop.doctor.untouched import is_zero
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 3
@@ -120,6 +128,51 @@ class StepBeforeBackward(Rule):
             place=self._first[seen.number],
             related=[(late[-1], "the backward, which comes after it")],
         )
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """In each turn of a loop, under the same conditions, the only step comes before the only backward."""
+    for run in program.runs:
+        for optimizer in optimizers(run):
+            ways = list(paths(run, read.Backward, read.Stepped, read.Escaped))
+            found = [_late(run, way, optimizer) for way in ways]
+            both = [one for one, way in zip(found, ways, strict=True) if any(_is_step(e, optimizer) for e in way)]
+            if not both or both[0] is None or None in both:
+                continue
+            step, backward = both[0]
+            name = said(step)
+            finding = program.finding(
+                StepBeforeBackward,
+                f"`{name}.step()` comes before the backward of the same turn",
+                "in every turn of the loop the step uses the gradients of the turn before, or none",
+                at=step,
+                related=[(backward, "the backward that should come first")],
+            )
+            yield Checked(finding, moved_after(program, step, backward, "step after backward"))
+
+
+def _is_step(event: object, optimizer: values.Value) -> bool:
+    return isinstance(event, read.Stepped) and event.target is optimizer
+
+
+def _late(run: Run, way: list[object], optimizer: values.Value) -> tuple[read.Stepped, read.Backward] | None:
+    """The first step that has its backward behind it in the same turn; None if a step on the way has one before it."""
+    found = None
+    events = [e for e in way if _is_step(e, optimizer) or (isinstance(e, read.Backward) and gives(run, e, optimizer))]
+    if any(isinstance(event, read.Escaped) and touches(event.values, optimizer) for event in way):
+        return None
+    for number, step in enumerate(events):
+        if not isinstance(step, read.Stepped):
+            continue
+        turn = step.at.loops
+        if not turn or step.closure:
+            return None
+        before = [e for e in events[:number] if e.at.loops[: len(turn)] == turn]  # type: ignore[attr-defined]
+        after = [e for e in events[number + 1 :] if e.at.loops == turn]  # type: ignore[attr-defined]
+        if before or not after or not isinstance(after[0], read.Backward) or after[0].at.branches != step.at.branches:
+            return None
+        found = found or (step, after[0])
+    return found
 
 
 FIRES = {
@@ -250,5 +303,47 @@ SILENT = {
 
         for i in range(5):
             opt.step(closure)
+    """,
+}
+
+READ_FIRES = {
+    "exchanged": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                optimizer.step()
+                loss.backward()
+    """,
+    "at the head of the loop": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for x, y in loader:
+                optimizer.step()
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                loss.backward()
+    """,
+}
+
+READ_SILENT = {
+    "the first turn is left out": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for i, (x, y) in enumerate(loader):
+                if i > 0:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                criterion(model(x), y).backward()
+    """,
+    "microbatches in an inner loop": """
+        import torch
+        def train(model, loader, criterion, optimizer):
+            for batches in loader:
+                for x, y in batches:
+                    criterion(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
     """,
 }

@@ -16,6 +16,7 @@ biases, norms, and the last layer of a residual branch may start at zero.
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +25,15 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import BackwardBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 6
@@ -180,6 +186,62 @@ def _spread(units: Tensor, chunks: int) -> float:
     return max(float((part - part[:1]).norm(dim=1).max()) for part in units.chunk(chunks))
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A function that is applied to a model sets every linear layer's weights to one value; there are two or more."""
+    text = "\n".join(line.split("#")[0] for line in program.lines)
+    if "load_state_dict" in text or "from_pretrained" in text or not _deep(program):
+        return
+    for run in program.runs:
+        entry = run.entry
+        if entry is None or text.count(".apply(") != 1 or f".apply({entry.name})" not in text:
+            continue
+        events = [event for event in run.of(read.Operated) if event.name.startswith("torch.nn.init.")]
+        weights = [event for event in events if event.args and _is_weight(event.args[0])]
+        if len(weights) != 1 or text.count("init.") != len(events) or "weight.data" in text or ".copy_(" in text:
+            continue
+        event = weights[0]
+        tests = [branch.key for branch in event.at.branches]
+        whole = len(tests) == 1 and event.at.branches[0].arm == 0
+        if not event.name.endswith(_ONE_VALUE) or not whole or not _LINEAR.fullmatch(tests[0]):
+            continue
+        finding = program.finding(
+            SymmetricInitialisation,
+            "all units of the linear layers start with the same weights, and stay the same",
+            f"`{event.at.unit.text(event.node)}` for each of them",
+            at=event,
+            certainty="certain",
+        )
+        yield Checked(finding)
+
+
+_ONE_VALUE = (".constant_", ".zeros_", ".ones_")
+_LINEAR = re.compile(r"isinstance\(\w+, (torch\.)?(nn\.)?Linear\)")
+
+
+def _is_weight(value: values.Value) -> bool:
+    return isinstance(value, values.Unknown) and value.name == "weight" and value.via == "."
+
+
+def _deep(program: Program) -> bool:
+    """Whether each loss comes through two linear layers, one behind the other, with no chance (dropout) on the way."""
+    found = []
+    for run in program.runs:
+        for event in run.of(read.Backward):
+            layers = [one for one in ancestors(event.loss, graph=True) if isinstance(one, values.Tensor) and one.layer]
+            kinds = [one.layer.kind for one in layers if one.layer is not None]
+            chance = any("Dropout" in kind for kind in kinds) or any(one.op == "dropout" for one in layers)
+            found.append(not chance and any(_on_another(one) for one in layers))
+    return bool(found) and all(found)
+
+
+def _on_another(value: values.Tensor) -> bool:
+    """Whether a linear layer's input was made by another one."""
+    if value.layer is None or value.layer.kind != "torch.nn.Linear" or not value.inputs:
+        return False
+    below = [one.layer for one in ancestors(value.inputs[0]) if isinstance(one, values.Tensor) and one.layer]
+    return any(one.kind == "torch.nn.Linear" and one is not value.layer for one in below)
+
+
 FIRES = {
     "a constant in every layer": """
         def init(m):
@@ -287,6 +349,55 @@ SILENT = {
         for _ in range(12):
             opt.zero_grad()
             F.cross_entropy(net(torch.randn(16, 1, 8, 8)), torch.randint(3, (16,))).backward()
+            opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "applied to every linear layer": """
+        import torch
+        from torch import nn
+        def init(m):
+            if isinstance(m, nn.Linear):
+                nn.init.constant_(m.weight, 0.01)
+                nn.init.zeros_(m.bias)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        net.apply(init)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "biases, and a single layer": """
+        import torch
+        from torch import nn
+        def init(m):
+            if isinstance(m, nn.Linear):
+                nn.init.zeros_(m.bias)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        net.apply(init)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "regression from zero": """
+        import torch
+        from torch import nn
+        def init(m):
+            if isinstance(m, nn.Linear):
+                nn.init.zeros_(m.weight)
+        net = nn.Linear(4, 3)
+        net.apply(init)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
             opt.step()
     """,
 }

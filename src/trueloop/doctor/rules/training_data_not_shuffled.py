@@ -23,11 +23,18 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Ended, Fetched, LossCalled, Settled, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import argument, replaced
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ways import common_loop
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.seen import LoaderSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 SAMPLES = 30
@@ -192,6 +199,58 @@ def _values(target: Tensor) -> list[float] | None:
     return [float(value) for value in target.detach().reshape(-1).tolist()]
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A loader without shuffling or sampler feeds the training. The order of the samples is not known: a note."""
+    told: set[int] = set()
+    for run in program.runs:
+        steps = list(run.of(read.Stepped))
+        for backward in run.of(read.Backward):
+            if not any(common_loop(step.at, backward.at) is not None for step in steps) or len(backward.at.loops) < 2:
+                continue
+            for one in ancestors(backward.loss):
+                loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+                if not isinstance(loader, values.Object) or loader.kind != "torch.utils.data.DataLoader":
+                    continue
+                if id(loader.node) in told or not _in_order(loader):
+                    continue
+                told.add(id(loader.node))
+                finding = program.finding(
+                    TrainingDataNotShuffled,
+                    "the training loader gives the same order in every epoch",
+                    "`shuffle` is False, and no sampler is given",
+                    at=loader,
+                    level="note",
+                    certainty="likely",
+                    related=[(backward, "trained on here")],
+                    help="pass `shuffle=True`, if the order of the samples does not matter",
+                )
+                yield Checked(finding, _mended(program, loader))
+
+
+def _in_order(loader: values.Object) -> bool:
+    shuffle = loader.option("shuffle", 2)
+    if shuffle is not None and not (isinstance(shuffle, values.Constant) and shuffle.value in (False, None)):
+        return False
+    if any(name in loader.kwargs for name in ("sampler", "batch_sampler", "**")) or len(loader.args) > 3:
+        return False
+    data = loader.option("dataset", 0)
+    # what is known to have a length and an order: not a stream, not a window over a series
+    return isinstance(data, values.Object) and data.name in (
+        "TensorDataset",
+        "Subset",
+        "ImageFolder",
+        "MNIST",
+        "CIFAR10",
+    )
+
+
+def _mended(program: Program, loader: values.Object) -> Fix | None:
+    given = argument(loader.node, "shuffle")
+    if given is None or loader.at.unit is not program.unit:
+        return None
+    return replaced(program, given, "True", "shuffle the training data")
+
+
 FIRES = {
     "class by class": """
         y = torch.arange(4).repeat_interleave(30)
@@ -247,5 +306,41 @@ SILENT = {
             with torch.no_grad():
                 for a, b in val_loader:
                     F.cross_entropy(model(a), b)
+    """,
+}
+
+READ_FIRES = {
+    "shuffle=False": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=False)
+        for epoch in range(3):
+            for a, b in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "for validation": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
+        val = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=False)
+        for epoch in range(3):
+            for a, b in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                for a, b in val:
+                    print(nn.functional.cross_entropy(net(a), b))
     """,
 }

@@ -20,11 +20,18 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import ModeSet, Paused, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import TWO_MODES
+from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.ritual import is_stepped, learned_from
+from trueloop.doctor.source.ways import Run, common_loop
 
 if TYPE_CHECKING:
     from torch import nn
 
     from trueloop.doctor.seen import ModelSeen, OptimizerSeen, Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 5  # in a row; a guess: a step or two in eval mode are a probe of the script's own
@@ -146,6 +153,46 @@ def _resting(model: ModelSeen, optimizer: OptimizerSeen, from_start: bool) -> li
     return [] if from_start and only_statistics and len(found) < len(model.layers) else found
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """A forward is backpropagated for the model's own optimizer, with all layers of two modes in eval mode."""
+    for run in program.runs:
+        told: set[int] = set()
+        back = {id(event.target) for event in run.of(read.ModeSet) if event.training is not False and event.at.loops}
+        for call in run.of(read.Called):
+            if call.training is not False or call.grad is False or id(call.node) in told:
+                continue
+            if id(call.target) in back:  # a loop puts it into train mode, in some of its turns
+                continue
+            if call.layers is not None and (
+                not call.layers or any(training is not False for _, training in call.layers)
+            ):
+                continue
+            resting = [one for one in parts(call.target) if one.kind in TWO_MODES]
+            if resting and all(one.attrs.get("frozen") is True for one in resting):
+                continue  # a frozen part, at rest on purpose
+            backward = next((event for event in learned_from(run, call) if _is_used(run, event)), None)
+            if backward is None or not is_stepped(run, call.target):
+                continue
+            told.add(id(call.node))
+            put = [event for event in run.of(read.ModeSet) if event.target is call.target and event.training is False]
+            named = call.layers[0][0] if call.layers else "a layer that has two modes"
+            finding = program.finding(
+                TrainingInEvalMode,
+                f"the model is trained in eval mode: {named} rests",
+                "on the way to this forward the model is put into eval mode, and not back before it is trained",
+                at=call,
+                related=[(put[0], "eval mode begins here")] if put else [],
+                certainty="likely" if call.layers is None else "certain",
+                help="call `model.train()` at the head of every training epoch",
+            )
+            yield Checked(finding)
+
+
+def _is_used(run: Run, backward: read.Backward) -> bool:
+    """Whether a step follows a backward in its loop: else the gradients are wanted for something else."""
+    return any(common_loop(step.at, backward.at) is not None for step in run.of(read.Stepped))
+
+
 FIRES = {
     "never back after validation": """
         x, y = torch.randn(80, 8), torch.randn(80, 1)
@@ -234,5 +281,81 @@ SILENT = {
             opt.zero_grad()
             F.cross_entropy(model(torch.randn(16, 8)), torch.randint(0, 2, (16,))).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "never back": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        net.train()
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            net.eval()
+            with torch.no_grad():
+                print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+    "in a trainer whose methods call each other": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self, model):
+                self.model = model
+                self.opt = torch.optim.Adam(model.parameters())
+            def validate(self, loader):
+                self.model.eval()
+                with torch.no_grad():
+                    return sum(nn.functional.mse_loss(self.model(x), y).item() for x, y in loader)
+            def fit(self, train, val):
+                for epoch in range(3):
+                    for x, y in train:
+                        self.opt.zero_grad()
+                        nn.functional.mse_loss(self.model(x), y).backward()
+                        self.opt.step()
+                    print(self.validate(val))
+    """,
+}
+
+READ_SILENT = {
+    "back at each epoch's head": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            net.eval()
+            with torch.no_grad():
+                print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+    "a frozen teacher": """
+        import torch
+        from torch import nn
+        net, teacher = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1))
+        teacher.eval()
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), teacher(x)).backward()
+            opt.step()
+    """,
+    "saliency": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1))
+        net.eval()
+        for x in images:
+            x.requires_grad_()
+            net(x).max().backward()
+            print(x.grad)
     """,
 }

@@ -22,11 +22,16 @@ from trueloop.doctor.facts import Ended, Evaluated, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.meant import means_held_out, means_training, names_of
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.ritual import is_stepped, learned_from
+from trueloop.doctor.source.ways import Run
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
     from trueloop.doctor.seen import LoaderSeen, Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 TURNS = 2  # stretches in eval mode, each after one in train mode
@@ -184,6 +189,47 @@ class TrainingOnValidationData(Rule):
         return f"no step was taken on batches of {self._called(held[0])}" if held and self._steps else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """One loop serves two phases, in train and in eval mode, and backward and step follow in both."""
+    for run in program.runs:
+        calls: dict[int, list[read.Called]] = {}
+        for call in run.of(read.Called):
+            calls.setdefault(id(call.node), []).append(call)
+        for those in calls.values():
+            learning = [call for call in those if call.training is True and _steps(run, call) is not None]
+            resting = [call for call in those if call.training is False]
+            steps = [_steps(run, call) for call in resting]
+            step = next((one for one in steps if one is not None), None)
+            if not learning or step is None or None in steps or not is_stepped(run, resting[0].target):
+                continue
+            if learning[0].at.loops[-1].loop == resting[0].at.loops[-1].loop:
+                continue  # one loop, whose mode changes on the way
+            if not any(event.training is True and event.at.loops for event in run.of(read.ModeSet)):
+                continue  # nothing puts it back: that is training-in-eval-mode
+            finding = program.finding(
+                TrainingOnValidationData,
+                "the optimizer steps in the evaluation's phase too: the held-out batches are trained on",
+                "one loop runs with the model in train mode and in eval mode; backward and step follow in both",
+                at=step,
+                related=[(resting[0], "the forward, in eval mode")],
+                help="call backward and step in the training phase only",
+            )
+            yield Checked(finding)
+
+
+def _steps(run: Run, call: read.Called) -> read.Stepped | None:
+    """The step that follows on a call in its turn, under no condition."""
+    for backward in learned_from(run, call):
+        for step in run.of(read.Stepped):
+            if (
+                step.at.loops == call.at.loops == backward.at.loops
+                and step.at.branches == call.at.branches
+                and call.at.loops
+            ):
+                return step
+    return None
+
+
 FIRES = {
     "one loop for both phases": """
         train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
@@ -306,5 +352,43 @@ SILENT = {
                 model.eval()
                 with torch.no_grad():
                     F.mse_loss(model(x[val]), y[val])
+    """,
+}
+
+READ_FIRES = {
+    "two phases": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 3), nn.Dropout())
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for phase in ["train", "val"]:
+                if phase == "train":
+                    net.train()
+                else:
+                    net.eval()
+                for x, y in loaders[phase]:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(net(x), y).backward()
+                    opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "steps in one": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 3), nn.Dropout())
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for phase in ["train", "val"]:
+                net.train(phase == "train")
+                for x, y in loaders[phase]:
+                    opt.zero_grad()
+                    with torch.set_grad_enabled(phase == "train"):
+                        loss = nn.functional.cross_entropy(net(x), y)
+                    if phase == "train":
+                        loss.backward()
+                        opt.step()
     """,
 }

@@ -24,8 +24,16 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.hollow import Hollow
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.seen import Pass
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.provenance import feeds, held, weights
+from trueloop.doctor.source.ritual import optimizers
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 NO_GRAPH = "does not require grad"  # part of torch's message
@@ -88,6 +96,40 @@ class TrainingUnderNoGrad(Rule):
 
     def passed(self) -> str | None:
         return f"{self._passes} training passes ran with gradients" if self._passes else None
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The loss comes from a forward without gradients, of a model that is trained, and reaches nothing that is."""
+    told: set[int] = set()
+    for run in program.runs:
+        for backward in run.of(read.Backward):
+            reached, unknown = weights(backward.loss)
+            if unknown or id(backward.node) in told or not backward.at.loops or _of(run, reached) is not None:
+                continue
+            for call in run.of(read.Called):
+                if call.grad is not False or not feeds(call.result, backward.loss):
+                    continue
+                own = {id(one) for one in parts(call.target)}
+                optimizer = _of(run, own)
+                if optimizer is None:
+                    continue
+                told.add(id(backward.node))
+                finding = program.finding(
+                    TrainingUnderNoGrad,
+                    "the forward pass of this loss runs without gradients: backward reaches no parameter",
+                    f"gradients are off where the model is called, and {optimizer.name} holds its parameters",
+                    at=call,
+                    related=[(backward, "the backward that finds no graph")],
+                    help="call the model outside `torch.no_grad()` when it is trained",
+                )
+                yield Checked(finding)
+                break
+
+
+def _of(run: Run, own: set[int]) -> values.Object | None:
+    """The optimizer that holds some of these."""
+    those: list[values.Value] = optimizers(run)
+    return next((o for o in those if isinstance(o, values.Object) and own & held(o.option("params", 0))[0]), None)
 
 
 FIRES = {
@@ -175,5 +217,50 @@ SILENT = {
             opt.step()
             with torch.no_grad():
                 F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).item()
+    """,
+}
+
+READ_FIRES = {
+    "a helper that is made for predictions": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        @torch.no_grad()
+        def predict(x):
+            return net(x)
+        for x, y in torch.utils.data.DataLoader(data):
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(predict(x), y)
+            loss.requires_grad_()
+            loss.backward()
+            opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "a frozen backbone": """
+        import torch
+        from torch import nn
+        body, head = nn.Linear(4, 8), nn.Linear(8, 3)
+        opt = torch.optim.SGD(head.parameters(), lr=0.1)
+        for x, y in torch.utils.data.DataLoader(data):
+            with torch.no_grad():
+                z = body(x)
+            opt.zero_grad()
+            nn.functional.cross_entropy(head(z), y).backward()
+            opt.step()
+    """,
+    "a target by the model itself": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in torch.utils.data.DataLoader(data):
+            with torch.no_grad():
+                aim = net(y)
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), aim).backward()
+            opt.step()
     """,
 }

@@ -1,0 +1,95 @@
+"""A parameter is updated by hand through ``.data``.
+
+Sees: ``p.data -= lr * p.grad`` and its kin.
+
+Why it matters: autograd does not see what happens to ``.data``: if the parameter's old value is still needed by a
+backward, the gradient is wrong, silently. Under ``torch.no_grad()`` the same mistake is an error.
+
+Usual causes: a loop from before ``torch.no_grad`` existed; ``p -= lr * p.grad`` was an error, and ``.data`` made it go.
+
+Fix: ``with torch.no_grad(): p -= lr * p.grad``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from libcst import matchers
+
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.fixes import Checked
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
+
+_UPDATE = matchers.AugAssign(target=matchers.Attribute(attr=matchers.Name("data")))
+
+
+class InPlaceOnLeaf(Rule):
+    """Is read only."""
+
+    name = "in-place-on-leaf"
+    code = 804
+    level = "note"
+    certainty = "certain"
+    seen_by = ("source",)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """``.data`` of a thing is changed by that thing's gradient."""
+    text = program.unit.tree.code
+    if ".data" not in text or ".grad" not in text or "backward(" not in text:
+        return
+    for node in matchers.findall(program.unit.tree, _UPDATE):
+        if not isinstance(node, cst.AugAssign) or not isinstance(node.target, cst.Attribute):
+            continue
+        whose = program.unit.text(node.target.value)
+        if not any(program.unit.text(one) == f"{whose}.grad" for one in matchers.findall(node.value, _GRAD)):
+            continue
+        finding = program.finding(
+            InPlaceOnLeaf,
+            f"`{whose}` is updated through `.data`, where autograd does not see it",
+            f"`{program.unit.text(node)}`",
+            at=program.line(node),
+            help=f"under `torch.no_grad()`, change `{whose}` itself",
+        )
+        yield Checked(finding)
+
+
+_GRAD = matchers.Attribute(attr=matchers.Name("grad"))
+
+READ_FIRES = {
+    "by hand": """
+        import torch
+        w = torch.zeros(3, requires_grad=True)
+        for x, y in data:
+            torch.nn.functional.mse_loss(x @ w, y).backward()
+            w.data -= 0.1 * w.grad
+            w.grad = None
+    """,
+}
+
+READ_SILENT = {
+    "under no_grad": """
+        import torch
+        w = torch.zeros(3, requires_grad=True)
+        for x, y in data:
+            torch.nn.functional.mse_loss(x @ w, y).backward()
+            with torch.no_grad():
+                w -= 0.1 * w.grad
+            w.grad = None
+    """,
+    "a clamp": """
+        import torch
+        w = torch.nn.Parameter(torch.zeros(3))
+        opt = torch.optim.SGD([w], lr=0.1)
+        for x, y in data:
+            opt.zero_grad()
+            torch.nn.functional.mse_loss(x @ w, y).backward()
+            print(w.grad)
+            opt.step()
+            w.data *= 0.99
+    """,
+}

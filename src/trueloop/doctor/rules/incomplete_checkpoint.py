@@ -1,0 +1,168 @@
+"""Training goes on from a file that holds the weights alone.
+
+Sees: a script loads weights from a file, trains them on with an optimizer that keeps moments or with a schedule, and
+saves the weights alone, and nothing else, to the same file.
+
+Why it matters: the optimizer's moments, the schedule and the number of the epoch begin anew with each start: training
+that was interrupted takes another way than training that was not.
+
+Usual causes: the file was made for the finished model, and is used for resuming as well.
+
+Fix: save one dict with the ``state_dict`` of the model, the optimizer and the scheduler, and the epoch; load them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.events import Backward, Made, Operated, Stepped
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import is_scheduler
+from trueloop.doctor.source.provenance import ancestors, trains
+from trueloop.doctor.source.values import Constant, Object, Unknown, Value
+from trueloop.doctor.source.ways import Run, common_loop
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
+
+
+class IncompleteCheckpoint(Rule):
+    """Is read only."""
+
+    name = "incomplete-checkpoint"
+    code = 802
+    level = "note"
+    certainty = "likely"
+    seen_by = ("source",)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """Weights are loaded before training and saved in its loop, from and to one path; no other state is."""
+    told: set[int] = set()
+    for run in program.runs:
+        if not run.complete:
+            continue
+        events = run.events
+        loads = [event for event in run.of(Operated) if event.name.endswith(".load_state_dict")]
+        if any(not event.name.startswith("Module.") for event in loads):
+            continue
+        for load in loads:
+            path = _read_from(load)
+            if path is None:
+                continue
+            after = events[events.index(load) :]
+            later = Run(run.entry, after, run.complete)
+            backwards = [one for one in later.of(Backward) if one.at.loops and common_loop(load.at, one.at) is None]
+            save = next((one for one in later.of(Operated) if _saves(one, path, backwards)), None)
+            if save is None or id(save.node) in told or not _has_state(run, backwards):
+                continue
+            told.add(id(save.node))
+            finding = program.finding(
+                IncompleteCheckpoint,
+                "training goes on from this file, and it holds the weights alone",
+                "the optimizer's and the schedule's state are neither saved nor loaded",
+                at=save,
+                related=[(load, "loaded here, before more training")],
+            )
+            yield Checked(finding)
+
+
+def _read_from(load: Operated) -> Value | None:
+    """The path of ``model.load_state_dict(torch.load(path))``."""
+    state = load.args[1] if len(load.args) > 1 else None
+    if isinstance(state, Unknown) and state.name == "load" and state.via == "call" and state.inputs:
+        return state.inputs[0]
+    return None
+
+
+def _saves(event: Operated, path: Value, backwards: list[Backward]) -> bool:
+    """Whether it saves a module's weights alone there, in the loop that trains."""
+    if event.name != "torch.save" or len(event.args) < 2 or not _same(event.args[1], path):
+        return False
+    what = event.args[0]
+    weights = isinstance(what, Unknown) and what.name == "state_dict" and what.via == "call"
+    return weights and any(common_loop(event.at, one.at) is not None for one in backwards)
+
+
+def _same(one: Value, other: Value) -> bool:
+    if isinstance(one, Constant) and isinstance(other, Constant):
+        return bool(one.value == other.value)
+    return one is other
+
+
+def _has_state(run: Run, backwards: list[Backward]) -> bool:
+    """Whether what is lost matters: moments, or a schedule."""
+    for event in run.of(Stepped):
+        optimizer = event.target
+        if isinstance(optimizer, Object) and any(trains(optimizer, one.loss) for one in backwards):
+            moments = optimizer.name != "SGD" or optimizer.option("momentum", 2) is not None
+            schedules = [one.made for one in run.of(Made) if is_scheduler(one.made.kind)]
+            return moments or any(optimizer in ancestors(value) for one in schedules for value in one.args)
+    return False
+
+
+READ_FIRES = {
+    "one file for both": """
+        import os
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters())
+        if os.path.exists("last.pt"):
+            model.load_state_dict(torch.load("last.pt"))
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            torch.save(model.state_dict(), "last.pt")
+    """,
+}
+
+READ_SILENT = {
+    "the best one is loaded at the end": """
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            torch.save(model.state_dict(), "best.pt")
+        model.load_state_dict(torch.load("best.pt"))
+    """,
+    "trained on from another file": """
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 3)
+        model.load_state_dict(torch.load("pretrained.pt"))
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            torch.save(model.state_dict(), "tuned.pt")
+    """,
+    "all of it": """
+        import os
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 3)
+        opt = torch.optim.Adam(model.parameters())
+        if os.path.exists("last.pt"):
+            state = torch.load("last.pt")
+            model.load_state_dict(state["model"])
+            opt.load_state_dict(state["opt"])
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            torch.save({"model": model.state_dict(), "opt": opt.state_dict()}, "last.pt")
+    """,
+}

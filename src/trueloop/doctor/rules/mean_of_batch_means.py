@@ -1,0 +1,129 @@
+"""The means of batches are averaged, and the last batch is short.
+
+Sees: the sum of a loss's means over a loader is divided by the number of batches; the data set's length is known, it
+is no multiple of the batch size, and the short batch is not dropped.
+
+Why it matters: the samples of the short batch count for more than the others: the figure is not the mean over the
+samples, and it changes with the batch size.
+
+Usual causes: ``total += loss.item()`` and ``total / len(loader)``.
+
+Fix: weight each batch by its size (``total += loss.item() * len(x)``) and divide by the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.data import length
+from trueloop.doctor.source.events import LossCalled, Operated
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.values import Object, Tensor, Unknown, Value, constant
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
+
+
+class MeanOfBatchMeans(Rule):
+    """Is read only."""
+
+    name = "mean-of-batch-means"
+    code = 312
+    level = "note"
+    certainty = "certain"
+    seen_by = ("source",)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A sum of means is divided by ``len(loader)``, and the loader's last batch is surely short."""
+    told: set[int] = set()
+    for run in program.runs:
+        means = {id(event.result) for event in run.of(LossCalled) if "reduction" not in _given(event)}
+        for event in run.of(Operated):
+            if event.name != "Tensor.div" or id(event.node) in told or not _is_sum(event.args[0], means):
+                continue
+            loader = _counted(event.args[1])
+            if loader is None or not _comes_from(event.args[0], loader):
+                continue
+            samples, size = length(loader.option("dataset", 0)), constant(loader.option("batch_size", 1))
+            if samples is None or not isinstance(size, int) or size < 2 or samples < size or samples % size == 0:
+                continue
+            told.add(id(event.node))
+            finding = program.finding(
+                MeanOfBatchMeans,
+                f"the mean of batch means is not the mean over the samples: the last batch has {samples % size}",
+                f"{samples} samples in batches of {size}",
+                at=event,
+            )
+            yield Checked(finding)
+
+
+def _given(event: LossCalled) -> dict[str, Value]:
+    return event.result.options if isinstance(event.result, Tensor) else {}
+
+
+def _is_sum(value: Value, means: set[int], depth: int = 12) -> bool:
+    if id(value) in means:
+        return True
+    if depth == 0 or not isinstance(value, Tensor):
+        return False
+    if value.op in ("item", "detach", "cpu", "float", "add", "sum"):
+        return bool(value.inputs) and all(constant(one) == 0 or _is_sum(one, means, depth - 1) for one in value.inputs)
+    return False
+
+
+def _counted(value: Value) -> Object | None:
+    """The loader of ``len(loader)``, if it keeps its last batch."""
+    if not isinstance(value, Unknown) or value.name != "len" or value.via != "call" or len(value.inputs) != 1:
+        return None
+    loader = value.inputs[0]
+    if not isinstance(loader, Object) or loader.cls != "torch.utils.data.DataLoader":
+        return None
+    changed = [name for name in ("drop_last", "sampler", "batch_sampler", "collate_fn") if name in loader.kwargs]
+    return None if changed or len(loader.args) > 3 else loader
+
+
+def _comes_from(value: Value, loader: Object) -> bool:
+    fetched = [one for one in ancestors(value) if isinstance(one, Tensor) and one.op == "fetched"]
+    return bool(fetched) and all(one.inputs[0] is loader for one in fetched)
+
+
+READ_FIRES = {
+    "a short last batch": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Linear(4, 3)
+        loader = DataLoader(TensorDataset(torch.randn(100, 4), labels), batch_size=32)
+        total = 0.0
+        with torch.no_grad():
+            for x, y in loader:
+                total += nn.functional.cross_entropy(net(x), y).item()
+        print(total / len(loader))
+    """,
+}
+
+READ_SILENT = {
+    "weighted, dropped, even, summed": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Linear(4, 3)
+        data = TensorDataset(torch.randn(100, 4), labels)
+        loader, even = DataLoader(data, batch_size=32), DataLoader(data, batch_size=25)
+        dropped = DataLoader(data, batch_size=32, drop_last=True)
+        total = other = third = fourth = 0.0
+        with torch.no_grad():
+            for x, y in loader:
+                total += nn.functional.cross_entropy(net(x), y).item() * len(x)
+                fourth += nn.functional.cross_entropy(net(x), y, reduction="sum").item()
+            for x, y in dropped:
+                other += nn.functional.cross_entropy(net(x), y).item()
+            for x, y in even:
+                third += nn.functional.cross_entropy(net(x), y).item()
+        print(total / len(data), other / len(dropped), third / len(even), fourth / len(loader))
+    """,
+}

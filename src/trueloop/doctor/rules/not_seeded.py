@@ -1,0 +1,113 @@
+"""Some sources of random numbers are seeded, and another one is used without a seed.
+
+Sees: one of ``torch.manual_seed``, ``numpy.random.seed``, ``random.seed`` is called, and numbers are drawn from the
+shared generator of another of the three, for which no seed is set anywhere in the script.
+
+Why it matters: the script looks repeatable and is not: two runs differ, and a difference between two settings may be
+chance.
+
+Usual causes: torch, NumPy and Python's ``random`` each have a generator of their own; seeding one leaves the others.
+
+Fix: seed each of those that the script draws from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.events import Operated
+from trueloop.doctor.source.fixes import Checked
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
+
+_SEEDS = {"torch.manual_seed": "torch", "numpy.random.seed": "numpy", "random.seed": "random"}
+_DRAWS = re.compile(
+    r"(torch)\.(?:randn|rand|randint|randperm|normal|bernoulli|multinomial)$"
+    r"|(numpy)\.random\.(?:randn|rand|randint|random|normal|uniform|choice|shuffle|permutation|standard_normal)$"
+    r"|(random)\.(?:random|randint|uniform|choice|choices|shuffle|sample|gauss|randrange)$"
+)
+_SAID = {"torch": "torch.manual_seed", "numpy": "np.random.seed", "random": "random.seed"}
+_OTHERWISE = re.compile(
+    r"\b(?!manual_seed)(?:\w+seed\w*|seed\w+)\(|set_rng_state|set_state|setstate|default_rng|fork_rng"
+)  # another function that seeds, or other generators
+
+
+class NotSeeded(Rule):
+    """Is read only."""
+
+    name = "not-seeded"
+    code = 803
+    level = "note"
+    certainty = "likely"
+    seen_by = ("source",)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A draw from a generator that has no seed, in a script that seeds another."""
+    text = program.unit.tree.code
+    if _OTHERWISE.search(text):
+        return
+    events = [event for run in program.runs[:1] for event in run.of(Operated)]
+    seeds = {_SEEDS[event.name]: event for event in events if event.name in _SEEDS and (event.args or event.kwargs)}
+    told: set[str] = set()
+    for event in events:
+        drawn = _DRAWS.match(event.name)
+        whose = "" if drawn is None else next(group for group in drawn.groups() if group)
+        if not whose or not seeds or whose in seeds or whose in told or "generator" in event.kwargs:
+            continue
+        if re.search(rf"(?<![\w.]){'(np|numpy).random' if whose == 'numpy' else whose}\.(manual_)?seed\(", text):
+            continue
+        told.add(whose)
+        seeded = next(iter(seeds.values()))
+        finding = program.finding(
+            NotSeeded,
+            f"`{event.name}` draws from a generator that is not seeded: each run of the script differs",
+            f"`{seeded.name}` is called, and `{_SAID[whose]}` is not",
+            at=event,
+            related=[(seeded, "the seed of another generator")],
+            help=f"call `{_SAID[whose]}(…)` as well, before the first draw",
+        )
+        yield Checked(finding)
+
+
+READ_FIRES = {
+    "numpy is left out": """
+        import numpy as np
+        import torch
+        from torch import nn
+        torch.manual_seed(0)
+        order = np.random.permutation(100)
+        model = nn.Linear(4, 3)
+        nn.functional.cross_entropy(model(torch.randn(4, 4)), torch.tensor([0, 1, 2, 0])).backward()
+    """,
+}
+
+READ_SILENT = {
+    "both are seeded": """
+        import numpy as np
+        import torch
+        from torch import nn
+        torch.manual_seed(0)
+        np.random.seed(0)
+        order = np.random.permutation(100)
+        model = nn.Linear(4, 3)
+        nn.functional.cross_entropy(model(torch.randn(4, 4)), torch.tensor([0, 1, 2, 0])).backward()
+    """,
+    "a generator of its own": """
+        import numpy as np
+        import torch
+        torch.manual_seed(0)
+        order = np.random.default_rng(0).permutation(100)
+        torch.nn.functional.cross_entropy(torch.randn(4, 4), torch.tensor([0, 1, 2, 0])).backward()
+    """,
+    "nothing is": """
+        import random
+        import torch
+        order = random.sample(range(10), 3)
+        torch.nn.functional.cross_entropy(torch.randn(4, 4), torch.tensor([0, 1, 2, 0])).backward()
+    """,
+}

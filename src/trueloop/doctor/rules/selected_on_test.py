@@ -1,0 +1,120 @@
+"""The best model is chosen by the test score.
+
+Sees: ``if test_acc > best:`` keeps the score and the weights (``state_dict``, ``torch.save``, a copy), the kept score
+is used again, and nothing in the script is called validation.
+
+Why it matters: the best of many epochs on the test set is better than the model is: some of it is luck with just these
+samples. A test score is honest only if nothing was chosen by it.
+
+Usual causes: there are two sets only, and early stopping or the best checkpoint needs one.
+
+Fix: take a validation set from the training data, choose by that, and look at the test set once, at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from libcst import matchers
+
+from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.fixes import Checked
+
+if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
+
+_TEST = re.compile(r"(^|[_.])test(_|$)", re.IGNORECASE)
+_VALIDATION = re.compile(r"(?<![a-zA-Z])(val|valid|validation|dev|eval|holdout|held)(?![a-zA-Z]|\()", re.IGNORECASE)
+_KEEPS = re.compile(r"\b(state_dict|torch\.save|deepcopy)\(")
+
+
+class SelectedOnTest(Rule):
+    """Is read only."""
+
+    name = "selected-on-test"
+    code = 605
+    level = "warning"
+    certainty = "likely"
+    seen_by = ("source",)
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A comparison of a test score with the best one so far keeps both the score and the weights."""
+    text = program.unit.tree.code
+    if "backward(" not in text or not _KEEPS.search(text) or _VALIDATION.search(text.replace(".eval(", "")):
+        return
+    for node in matchers.findall(program.unit.tree, matchers.If(test=matchers.Comparison())):
+        kept = _kept(program, node) if isinstance(node, cst.If) else None
+        if kept is None:
+            continue
+        score, best = kept
+        if len(re.findall(rf"(?<![\w.]){re.escape(best)}(?!\w)", text)) < 4:  # begun, compared, kept, and used
+            continue
+        finding = program.finding(
+            SelectedOnTest,
+            f"the best weights are chosen by `{score}`: that score is no test any more",
+            f"`{best}` and the weights are kept whenever `{score}` is better, and the script has no validation set",
+            at=program.line(node),
+        )
+        yield Checked(finding)
+
+
+def _kept(program: Program, node: cst.If) -> tuple[str, str] | None:
+    """The score that is called test and the name that keeps the best of them, where the weights are kept with it."""
+    test = node.test
+    if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
+        return None
+    told = program.unit.text
+    if not isinstance(test.comparisons[0].operator, (cst.GreaterThan, cst.LessThan, cst.GreaterThanEqual)):
+        return None
+    sides = (told(test.left), told(test.comparisons[0].comparator))
+    scores = [side for side in sides if _TEST.search(side) and "best" not in side.lower()]
+    bests = [side for side in sides if "best" in side.lower()]
+    if len(scores) != 1 or len(bests) != 1 or not _KEEPS.search(told(node.body)):
+        return None
+    names = [re.sub(r"\W", "", part) for part in re.findall(r"[^\n]*=[^\n]*", told(node.body)) if scores[0] in part]
+    return (scores[0], bests[0]) if any(re.sub(r"\W", "", bests[0]) in name for name in names) else None
+
+
+READ_FIRES = {
+    "the best epoch": """
+        import torch
+        from torch import nn
+        def main(model, train_loader, test_loader):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            best_acc = 0
+            for epoch in range(10):
+                for x, y in train_loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    opt.step()
+                test_acc = score(model, test_loader)
+                if test_acc > best_acc:
+                    best_acc = test_acc
+                    torch.save(model.state_dict(), "best.pt")
+            print("test accuracy", best_acc)
+    """,
+}
+
+READ_SILENT = {
+    "chosen by validation": """
+        import torch
+        from torch import nn
+        def main(model, train_loader, val_loader, test_loader):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            best_acc = 0
+            for epoch in range(10):
+                for x, y in train_loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    opt.step()
+                acc = score(model, val_loader)
+                if acc > best_acc:
+                    best_acc, test_acc = acc, score(model, test_loader)
+                    torch.save(model.state_dict(), "best.pt")
+            print("test accuracy", test_acc, best_acc)
+    """,
+}

@@ -1,0 +1,1 @@
+"""Reads code: the same mistakes, known from the text alone. Imports no torch."""
