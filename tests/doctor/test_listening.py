@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from trueloop.doctor.listen import listening
+from trueloop.doctor.probes import optimizers
 
 WATCHED = [
     (torch.autograd, "backward"),
@@ -126,3 +127,28 @@ def test_graphs_die_when_the_script_lets_them(layer: nn.Module) -> None:
             loss.backward()
             del loss
     assert [ref() for ref in alive] == [None] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.complex64])
+def test_weights_of_every_type_are_heard(dtype: torch.dtype) -> None:
+    weight = torch.ones(4).to(dtype).requires_grad_()
+    optimizer = torch.optim.SGD([weight, torch.ones(2, requires_grad=True)], lr=0.1)
+    with listening() as trace:
+        optimizer.step()
+    assert trace.step == 1
+    assert trace.notes == []
+
+
+def test_a_probe_that_raises_ends_the_listening_and_not_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(groups: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(optimizers, "before_step", broken)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with listening() as trace:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).sum().backward()
+            optimizer.step()
+    assert any("stopped listening at step 0" in note and "a defect" in note for note in trace.notes)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,9 +28,7 @@ from trueloop.doctor.unnoticed import flush, raised_by_us, show, warnings_from_t
 from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from trueloop.doctor.facts import Stepped
     from trueloop.doctor.listen import Ear
-    from trueloop.doctor.rule import Rule
     from trueloop.doctor.trace import Trace
 
 SIGNALLED = 128
@@ -278,29 +277,21 @@ def _listen(run: Run, found: Callable[[Run], None] | None, max_steps: int | None
         if found is not None and os.getpid() == process:
             found(run)
 
-    trace = Trace([*dynamic_rules(), _limit(max_steps, max_seconds, run.started)], found=tell)
+    trace = Trace(dynamic_rules(), found=tell)
+    if max_steps is not None or max_seconds is not None:
+        trace.each_step = partial(_limit, trace, max_steps, max_seconds, run.started)
     trace.thread = threading.main_thread().ident or trace.thread
     trace.save_to = Path.cwd()
     run.ear = Ear(trace)
     run.ear.listen()
 
 
-def _limit(max_steps: int | None, max_seconds: float | None, started: float) -> type[Rule]:
-    """Hears each step after all rules have, and ends the script when it is enough."""
-    from trueloop.doctor.rule import Rule
-
-    class Limit(Rule):
-        name, code, level, certainty = "limit", 0, "note", "certain"
-
-        def stepped(self, fact: Stepped) -> None:
-            if max_steps is not None and self.trace.step >= max_steps:
-                raise Enough(f"it was ended after {max_steps} steps (--max-steps)")
-            if max_seconds is not None and time.monotonic() - started >= max_seconds:
-                raise Enough(f"it was ended after {max_seconds:g} s, at step {self.trace.step} (--max-seconds)")
-
-    if max_steps is None and max_seconds is None:
-        del Limit.stepped
-    return Limit
+def _limit(trace: Trace, max_steps: int | None, max_seconds: float | None, started: float) -> None:
+    """Ends the script when it is enough."""
+    if max_steps is not None and trace.step >= max_steps:
+        raise Enough(f"it was ended after {max_steps} steps (--max-steps)")
+    if max_seconds is not None and time.monotonic() - started >= max_seconds:
+        raise Enough(f"it was ended after {max_seconds:g} s, at step {trace.step} (--max-seconds)")
 
 
 def _code_of(error: SystemExit) -> int:

@@ -91,9 +91,14 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         trace.partial = False
         trace.rest()
         trace.lines.begin()
+        if trace.each_step is not None:
+            trace.each_step()
 
     patches.replace(Optimizer, "__init__", wrap_init)
-    handles = [hooks.register_optimizer_step_pre_hook(stepping), hooks.register_optimizer_step_post_hook(stepped)]
+    handles = [
+        hooks.register_optimizer_step_pre_hook(trace.guarded(stepping)),
+        hooks.register_optimizer_step_post_hook(trace.guarded(stepped)),
+    ]
 
     def remove() -> None:
         for handle in handles:
