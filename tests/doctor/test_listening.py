@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import Any
 
@@ -152,3 +153,17 @@ def test_a_probe_that_raises_ends_the_listening_and_not_the_script(monkeypatch: 
             model(torch.ones(4, 2)).sum().backward()
             optimizer.step()
     assert any("stopped listening at step 0" in note and "a defect" in note for note in trace.notes)
+
+
+def test_a_forked_process_is_not_heard() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with listening() as trace:
+        child = os.fork()
+        if child == 0:
+            optimizer.step()
+            os._exit(trace.step)
+        _, status = os.waitpid(child, 0)
+        optimizer.step()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert trace.step == 1

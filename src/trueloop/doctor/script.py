@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trueloop.doctor.awaited import once_imported
 from trueloop.doctor.findings import Finding
-from trueloop.doctor.leaving import Terminated, children_noted, ended_by_signals, quiet_in_forks, told_before_leaving
+from trueloop.doctor.leaving import (
+    Terminated,
+    children_noted,
+    default_signals_in_forks,
+    ended_by_signals,
+    told_before_leaving,
+)
 from trueloop.doctor.places import is_users
 from trueloop.doctor.unnoticed import flush, raised_by_us, show, warnings_from_their_lines
 from trueloop.errors import ArgumentError
@@ -146,11 +152,7 @@ def run(
         ran.stopped, ran.failed = how, code != 0
         return finish(SystemExit(code) if code else None, code)
 
-    def rest() -> None:
-        if ran.trace is not None:
-            ran.trace.deaf = True
-
-    quiet_in_forks(rest)
+    default_signals_in_forks()
     with (
         once_imported("torch", begin),
         told_before_leaving(left),
