@@ -167,3 +167,27 @@ def test_a_forked_process_is_not_heard() -> None:
         optimizer.step()
     assert os.waitstatus_to_exitcode(status) == 0
     assert trace.step == 1
+
+
+def test_no_trace_of_its_hooks_is_left() -> None:
+    from torch.nn.modules import module as hooks
+
+    tables = [name for name in vars(hooks) if name.startswith("_global_")]
+    before = {name: dict(getattr(hooks, name)) for name in tables if isinstance(getattr(hooks, name), dict)}
+    with listening():
+        nn.Linear(2, 1)(torch.ones(1, 2))
+    assert {name: dict(getattr(hooks, name)) for name in before} == before
+
+
+def test_a_mistake_whose_line_is_known_in_the_first_steps_only_is_told_once() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with listening() as trace:
+        for _ in range(8):
+            x = torch.randn(16, 4)
+            scores = torch.softmax(model(x), 1)
+            loss = functional.cross_entropy(scores, x[:, :3].argmax(1))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    assert [one.name for one in trace.findings if one.level == "error"] == ["softmax-before-cross-entropy"]

@@ -225,6 +225,9 @@ def _execute(script: Script) -> None:
     if code is None:
         code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     exec(code, vars(main))
+    for thread in threading.enumerate():  # Python waits for them as well, before it ends
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
 
 
 def _file_of(name: str) -> str:

@@ -204,6 +204,10 @@ class Trace:
         for _, take_out in self.costly:
             take_out()
 
+    def follow(self, thread: int) -> None:
+        """The first optimizer step is taken in another thread: from here on that one is listened to."""
+        self.thread, self.partial = thread, True
+
     def counted(self, optimizer: Optimizer) -> None:
         """An optimizer stepped while the trace dozed."""
         self.step += 1

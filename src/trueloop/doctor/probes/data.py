@@ -27,7 +27,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     """Begins to listen; nothing but the patches has to be taken out."""
 
     def elsewhere() -> bool:
-        return trace.deaf or threading.get_ident() != trace.thread
+        return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
 
     def wrap_init(original: Any) -> Any:
         @wraps(original)

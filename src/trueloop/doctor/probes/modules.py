@@ -96,6 +96,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     def take_out() -> None:
         for handle in handles:
             handle.remove()
+            hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it
         handles.clear()
 
     put_in()
