@@ -77,9 +77,9 @@ class Ear:
 
     Example:
         >>> ear = Ear(Trace())
-        >>> ear.listen(); heard()
+        >>> ear.listen(); ear.listens
         True
-        >>> ear.pause(); heard()
+        >>> ear.pause(); ear.listens
         False
     """
 
