@@ -57,7 +57,7 @@ def section(results: Mapping[int, Rounds], how: How) -> str:
                 limit = TINY_MICROSECONDS if name == "tiny" else SHARE * without
                 goals.append(verdict(f"Trainer, {name}, {threads} threads, more a step", more, limit, " us"))
     head = ["run", "threads", "plain", "with the doctor", "ratio", "ratio in the loop"]
-    return f"""Scripts by hand, as whole processes (their imports with them) and by their loop alone, whose first 200
+    return f"""Scripts by hand, as whole processes (their imports with them) and by their loop alone, whose first 150
 steps are all heard; our trainer by the epoch, the first of which pays for the first look.
 
 {chr(10).join(goals)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 
 import trueloop
-from trueloop.cli.doctor import _parser
+from trueloop.cli.doctor import _parser, output_file, put
+from trueloop.doctor.output import Report
 from trueloop.doctor.pages import pages, written
 
 Command = Callable[..., Any]
@@ -97,6 +100,9 @@ def test_only_what_is_ours_is_taken_from_the_flags() -> None:
         (["doctor", "--select=brodcast-loss", "x.py"], "did you mean 'broadcast-loss'?"),
         (["doctor", "--max-steps=0", "x.py"], "max-steps is to be a whole number of at least 1, got 0"),
         (["doctor", "--output=nowhere/x.json", "x.py"], "expected a file in a folder that exists"),
+        (["doctor", "--output=.", "x.py"], "expected a file to write the report to, got a folder"),
+        (["doctor", "."], "expected a script to run, got a folder without a __main__.py"),
+        (["doctor", "--", "gone.py"], "found no such file; for a module, write -m NAME (gone.py)"),
         (["explain", "mising-zero-grad"], "did you mean 'missing-zero-grad'?"),
     ],
 )
@@ -104,6 +110,84 @@ def test_what_is_wrong_with_the_request_is_told(command: Command, arguments: lis
     ended = command(*arguments)
     assert ended.code == 2
     assert message in ended.error
+
+
+@pytest.mark.parametrize("arguments", [["x.py"], ["--examine", "digits"]])
+def test_a_wrong_setting_is_told_with_its_file(command: Command, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.trueloop]\nignore = ['bogus']")
+    ended = command("doctor", *arguments)
+    assert ended.code == 2
+    assert "ignore in [tool.trueloop]: expected a rule's name or code, got 'bogus'" in ended.error
+    assert f"({tmp_path / 'pyproject.toml'})" in ended.error
+
+
+def output(given: str, whole: str = "report") -> str:
+    """Writes a report, twice as the command does, and gives what the terminal is told."""
+    place, terminal = output_file(given), io.StringIO()
+    put("so far", Report(), place, None)
+    put(whole, Report(), place, terminal)
+    return terminal.getvalue()
+
+
+def test_a_file_is_replaced_and_of_a_link_its_target(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    for name, target in (("there", "real/old.txt"), ("dangling", "real/new.txt")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "real/old.txt").write_text("old")
+    for name in ("there", "dangling", "plain.txt"):
+        assert output(name) == f"trueloop doctor: found nothing; written to {tmp_path / name}\n"
+        assert (tmp_path / name).read_text() == "report"
+    assert (tmp_path / "there").is_symlink()
+    assert (tmp_path / "dangling").is_symlink()
+    assert sorted(file.name for file in tmp_path.rglob("*")) == [
+        *("dangling", "new.txt", "old.txt", "plain.txt", "real", "there")
+    ]
+
+
+def test_what_is_no_regular_file_is_written_through_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True)
+    reader.start()
+    (tmp_path / "link").symlink_to("pipe")
+    output("link")
+    reader.join(10)
+    assert read == ["report"]
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_report_that_cannot_be_written_is_told_after_all(tmp_path: Path) -> None:
+    place, terminal = output_file("folder"), io.StringIO()
+    (tmp_path / "folder").mkdir()  # the script made it
+    put("so far", Report(), place, None)
+    put("report", Report(), place, terminal)
+    told = f"trueloop doctor: the report could not be written to {tmp_path / 'folder'}: Is a directory\n\nreport"
+    assert terminal.getvalue() == told
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_a_stream_of_ours_is_not_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print('first', flush=True); import atexit; atexit.register(print, 'last')")
+    environment = os.environ | {"PYTHONPATH": str(Path(trueloop.__file__).parents[1])}
+    command = [sys.executable, "-m", "trueloop", "doctor", "--output=stdout", "--", "train.py"]
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout, which a mistake of ours would do away with
+    with (tmp_path / "out.txt").open("w") as file:
+        subprocess.run(command, stdout=file, env=environment, cwd=tmp_path, check=True, timeout=300)
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("first", "last")
+    assert "trueloop doctor: no training was seen" in lines
+
+
+def test_of_a_script_that_fails_before_torch_nothing_more_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("x = (")
+    ended = doctor("train.py", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "did not import torch" not in ended.stderr
+    assert "no training was seen; the script failed (SyntaxError: " in ended.stderr
+    (tmp_path / "train.py").write_text("x = 1")
+    assert "did not import torch" in doctor("train.py", folder=tmp_path).stderr
 
 
 @pytest.mark.parametrize("entry", ["missing-zero-grad", "101", "unused-ignore"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +121,21 @@ def test_nothing_costly_stands_in_the_way_while_it_dozes() -> None:
         assert not hooks._global_forward_hooks
         assert not hooks._global_forward_pre_hooks
     assert not trace.costly
+
+
+def test_a_limit_of_steps_holds_also_while_it_dozes(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import torch\n"
+        "weight = torch.nn.Parameter(torch.ones(2))\n"
+        "optimizer = torch.optim.SGD([weight], lr=0.1)\n"
+        "for step in range(400):\n"
+        "    optimizer.zero_grad()\n"
+        "    weight.square().sum().backward()\n"
+        "    optimizer.step()\n"
+        "    print(step, flush=True)\n"
+    )
+    command = [sys.executable, "-m", "trueloop", "doctor", "--max-steps", "170", "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split()[-1] == "168"  # the 170th step ends it
+    assert "170 steps" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from trueloop.doctor.listen import listening
+from trueloop.doctor.probes import optimizers
 
 WATCHED = [
     (torch.autograd, "backward"),
@@ -126,3 +128,66 @@ def test_graphs_die_when_the_script_lets_them(layer: nn.Module) -> None:
             loss.backward()
             del loss
     assert [ref() for ref in alive] == [None] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.complex64])
+def test_weights_of_every_type_are_heard(dtype: torch.dtype) -> None:
+    weight = torch.ones(4).to(dtype).requires_grad_()
+    optimizer = torch.optim.SGD([weight, torch.ones(2, requires_grad=True)], lr=0.1)
+    with listening() as trace:
+        optimizer.step()
+    assert trace.step == 1
+    assert trace.notes == []
+
+
+def test_a_probe_that_raises_ends_the_listening_and_not_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(groups: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(optimizers, "before_step", broken)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with listening() as trace:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).sum().backward()
+            optimizer.step()
+    assert any("stopped listening at step 0" in note and "a defect" in note for note in trace.notes)
+
+
+def test_a_forked_process_is_not_heard() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with listening() as trace:
+        child = os.fork()
+        if child == 0:
+            optimizer.step()
+            os._exit(trace.step)
+        _, status = os.waitpid(child, 0)
+        optimizer.step()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert trace.step == 1
+
+
+def test_no_trace_of_its_hooks_is_left() -> None:
+    from torch.nn.modules import module as hooks
+
+    tables = [name for name in vars(hooks) if name.startswith("_global_")]
+    before = {name: dict(getattr(hooks, name)) for name in tables if isinstance(getattr(hooks, name), dict)}
+    with listening():
+        nn.Linear(2, 1)(torch.ones(1, 2))
+    assert {name: dict(getattr(hooks, name)) for name in before} == before
+
+
+def test_a_mistake_whose_line_is_known_in_the_first_steps_only_is_told_once() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with listening() as trace:
+        for _ in range(8):
+            x = torch.randn(16, 4)
+            scores = torch.softmax(model(x), 1)
+            loss = functional.cross_entropy(scores, x[:, :3].argmax(1))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    assert [one.name for one in trace.findings if one.level == "error"] == ["softmax-before-cross-entropy"]

@@ -25,6 +25,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text(CODE)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
 
 
 def finding(**other: Any) -> Finding:
@@ -131,6 +132,10 @@ def test_colours_only_for_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyP
             Report(steps=5, passed=[Sentence("a", "x")] * 3, unseen=[Sentence("b", "y")]),
             "nothing wrong was found in 5 steps; 3 checks passed, 1 saw too little (--show-passed)",
         ),
+        (
+            Report(steps=5, passed=[Sentence("a", "x")]),
+            "nothing wrong was found in 5 steps; 1 check passed (--show-passed)",
+        ),
     ],
 )
 def test_the_last_line_sums_it_up(report: Report, last: str) -> None:
@@ -200,6 +205,33 @@ def test_sarif_has_the_form_of_its_standard() -> None:
     assert "locations" not in third
     (invocation,) = run["invocations"]
     assert (invocation["executionSuccessful"], invocation["exitCode"]) == (False, 1)
+
+
+def paths(report: Report) -> tuple[str, str, str]:
+    """The path that github gets, the one that sarif gets, and what the latter is relative to."""
+    (run,) = json.loads(written(report, "sarif"))["runs"]
+    artifact = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
+    given = written(report, "github").partition("file=")[2].partition(",")[0]
+    return given, artifact["uri"], run["originalUriBaseIds"]["%SRCROOT%"]["uri"]
+
+
+def test_hosts_get_paths_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "repo" / "sub" / "inner"
+    inner.mkdir(parents=True)
+    report = Report([finding(place=Place(str(inner / "train.py"), 1), related=())])
+
+    monkeypatch.chdir(inner)
+    assert paths(report) == ("train.py", "train.py", f"{inner.as_uri()}/")
+    (tmp_path / "repo" / ".git").write_text("gitdir: elsewhere")  # of a worktree; a folder otherwise
+    for folder in (inner, tmp_path):  # wherever one stands
+        monkeypatch.chdir(folder)
+        assert paths(report) == ("sub/inner/train.py", "sub/inner/train.py", f"{(tmp_path / 'repo').as_uri()}/")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    assert paths(report) == ("repo/sub/inner/train.py", "repo/sub/inner/train.py", f"{tmp_path.as_uri()}/")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "other"))
+    assert paths(report)[0] == "sub/inner/train.py"
+    monkeypatch.chdir(inner)
+    assert " --> train.py:1" in text.write(report)  # people stand where they stand
 
 
 def test_a_fingerprint_stays_when_lines_are_added_above(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_workers_and_processes_of_its_own_work_and_are_told_of_once(tmp_path: Pa
     assert heard.err.count("written to") == 1
     sentences = [one["text"] for one in report["unseen"] if one["name"] is None]
     assert sum("processes of its own" in sentence for sentence in sentences) == 1
-    assert any("trained nothing" in sentence for sentence in sentences)
+    assert any("no training was heard" in sentence for sentence in sentences)
 
 
 def test_a_forked_process_dies_of_a_signal_that_comes_at_once(tmp_path: Path) -> None:
@@ -352,3 +352,39 @@ def test_a_thread_or_a_closed_stream_does_not_cost_the_report(tmp_path: Path) ->
     )
     assert ended.code == 1
     assert names(report) == ["missing-zero-grad"]
+
+
+IN_A_THREAD = """
+    import threading, torch
+    def train():
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(6):
+            model(torch.ones(4, 2)).sum().backward()
+            optimizer.step()
+        print("done")
+    thread = threading.Thread(target=train)
+    thread.start()
+"""
+
+
+@pytest.mark.parametrize("end", ["thread.join()", ""])
+def test_a_training_in_a_thread_is_heard(tmp_path: Path, end: str) -> None:
+    ended, report = doctored(tmp_path, IN_A_THREAD + f"    {end}\n")
+    assert ended.out == "done\n"
+    assert names(report) == ["missing-zero-grad"]
+
+
+def test_compiling_under_the_doctor_warns_of_nothing(tmp_path: Path) -> None:
+    script = """
+        import torch
+        model = torch.compile(torch.nn.Linear(2, 1), backend="eager")
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).sum().backward()
+            optimizer.step()
+    """
+    ended, report = doctored(tmp_path, script)
+    assert "Warning" not in ended.err
+    assert not any("was replaced" in one["text"] for one in report["unseen"])

@@ -68,6 +68,20 @@ def test_a_wrong_setting_is_told_with_its_value(tmp_path: Path, table: str, mess
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("key", ["select", "ignore"])
+def test_a_rule_that_is_none_is_told_with_the_file_and_the_key(tmp_path: Path, key: str) -> None:
+    file = written(tmp_path, f"[tool.trueloop]\n{key} = ['3xx', 'brodcast-loss']") / "pyproject.toml"
+    with pytest.raises(ArgumentError) as raised:
+        read(tmp_path, KNOWN)
+    assert str(raised.value).startswith(
+        f"{key} in [tool.trueloop]: expected a rule's name or code, got 'brodcast-loss'"
+    )
+    assert raised.value.file == file
+    assert "did you mean 'broadcast-loss'?" in str(raised.value)
+    written(tmp_path, f"[tool.trueloop]\n{key} = ['3xx', 'broadcast-loss', 101]")
+    assert getattr(read(tmp_path, KNOWN), key) == ("3xx", "broadcast-loss", "101")
+
+
 @pytest.mark.parametrize(
     ("select", "ignore", "speak"),
     [

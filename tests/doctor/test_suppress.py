@@ -30,6 +30,8 @@ def left(text: str, *findings: Finding, judged: Sequence[str] = tuple(KNOWN)) ->
     [
         ("loss.backward()  # trueloop: ignore[missing-zero-grad]", 1),
         ("loss.backward()  # trueloop: ignore[101]", 1),
+        ("loss.backward()  # trueloop: ignore[1xx]", 1),
+        ("# trueloop: ignore-file[1xx]\nloss.backward()", 2),
         ("loss.backward()  #trueloop:ignore[ broadcast-loss , missing-zero-grad ] meant so", 1),
         ("loss.backward()  # noqa: F821  # trueloop: ignore[missing-zero-grad]", 1),
         ("# trueloop: ignore[missing-zero-grad]\nloss.backward()", 2),
@@ -54,6 +56,7 @@ def test_a_comment_speaks_for_its_statement(text: str, line: int) -> None:
         ("# trueloop: ignore[missing-zero-grad]\n\nloss.backward()", 3),
         ("for x in y:  # trueloop: ignore[missing-zero-grad]\n    f(x)", 2),
         ("'# trueloop: ignore[missing-zero-grad]'; loss.backward()", 1),
+        ("loss.backward()  # trueloop: ignore[3xx]", 1),
         ("loss.backward()  # trueloop: ignore", 1),
         ("loss.backward()  # trueloop: ignored[missing-zero-grad]", 1),
     ],
@@ -70,6 +73,17 @@ def test_a_comment_of_no_use_is_a_note() -> None:
     assert left(text, found("missing-zero-grad", 1)) == [("unused-ignore", 1), ("unused-ignore", 2)]
     assert left(text, judged=[]) == [], "nothing looked, so nothing is said"
     assert left(text, judged=["overfitting"]) == [("unused-ignore", 1)]
+
+
+def test_a_hundred_is_of_no_use_only_if_all_of_its_rules_looked() -> None:
+    text = "f()  # trueloop: ignore[3xx]"
+    known = KNOWN | {"softmax-before-cross-entropy": 301}
+    for judged, names in ((("broadcast-loss",), []), (tuple(known), ["unused-ignore"])):
+        kept = suppress.apply([], ["<t>"], known=known, judged=judged, sources={"<t>": text})
+        assert [finding.name for finding in kept.findings] == names
+    assert kept.findings[0].message == "nothing is kept back by ignore[3xx]: none of these rules was found here"
+    kept = suppress.apply([], ["<t>"], known=KNOWN, sources={"<t>": "f()  # trueloop: ignore[9xx]"})
+    assert kept.findings[0].message == "no rule is called '9xx'"
 
 
 def test_what_another_finding_explains_has_been_there() -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 import trueloop as tl
 from trueloop.examine import EXAMINATIONS, Examination
+from trueloop.examine.loader_speed import judged
 from trueloop.testing import classification, mlp, regression
 
 X, Y = classification(160, 6)
@@ -400,6 +401,15 @@ def test_the_loader() -> None:
     one = examined("loader-speed", trainer(), Slow(0.01), None, batch_size=4)
     failed(one, "loader-bound", "note")  # a note, since the step is tiny
     assert "waits for data" in one.sentence
+
+
+def test_a_loader_that_is_slow_but_costs_little_passes_and_says_why() -> None:
+    passed(judged([0.006] * 10, [0.004] * 10))
+    assert judged([0.006] * 10, [0.004] * 10).sentence.endswith(
+        "60% of the time is spent waiting, but that is 0.06 s in all, and less than 0.3 s is not worth a word"
+    )
+    assert judged([0.004] * 10, [0.006] * 10).sentence.endswith(": 40% of the time is spent waiting")
+    failed(judged([0.06] * 10, [0.04] * 10), "loader-bound", "warning")
 
 
 # --- data of every kind

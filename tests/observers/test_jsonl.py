@@ -14,8 +14,10 @@ import pytest
 import torch
 
 import trueloop
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.output import Report, written
 from trueloop.errors import TrueloopError
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
 from trueloop.observers import Jsonl
 
 Stepped = Callable[..., StepEnded]
@@ -179,3 +181,10 @@ def test_a_full_disk_is_said_with_file_and_step(stepped: Stepped) -> None:
     with pytest.raises(TrueloopError, match=r"No space left on device.*step 7, /dev/full"):
         observer.close()
     observer.close()
+
+
+def test_a_finding_is_written_as_the_command_writes_it(tmp_path: Path) -> None:
+    finding = Finding("a", 1, "note", "likely", "``x`` is", ("``y`` too",), meaning="``z``", help="``step()``")
+    (line,) = record(tmp_path / "events.jsonl", [Found(3, finding)])
+    assert line["finding"]["message"] == "`x` is"
+    assert [line["finding"]] == json.loads(written(Report([finding]), "json"))["findings"]

@@ -17,7 +17,8 @@ import torch
 from rich.console import Console
 
 import trueloop
-from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, RunStarted, StepEnded
+from trueloop.doctor.findings import Finding
+from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, StepEnded
 from trueloop.observers import Progress
 from trueloop.observers.screen import Notebook, Terminal, choose_screen
 
@@ -268,3 +269,8 @@ def read(terminal: int) -> bytes:
         return os.read(terminal, 4096)
     except OSError:  # Linux's way to say that the other end has closed
         return b""
+
+
+def test_a_finding_is_shown_as_the_command_shows_it() -> None:
+    finding = Finding("late", 1, "note", "likely", "``step()`` comes late", help="call ``step()`` first")
+    assert shown([Found(3, finding)]) == "note[late]: `step()` comes late. call `step()` first\n"

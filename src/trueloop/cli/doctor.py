@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,6 +48,8 @@ With --examine, what is named is a recipe, as for `trueloop train`: its model, l
 def run(arguments: Sequence[str]) -> int:
     """Runs a script and listens."""
     given = _parser().parse_args(arguments)
+    if given.script[:1] == ["--"]:
+        del given.script[0]
     if given.examine:
         from trueloop.cli.examine import run as examine
 
@@ -61,9 +63,13 @@ def run(arguments: Sequence[str]) -> int:
         script = Script(given.module[0], tuple(given.module[1:]), is_module=True)
     elif given.script:
         script = Script(given.script[0], tuple(given.script[1:]))
+        if os.path.isdir(script.name) and not os.path.isfile(os.path.join(script.name, "__main__.py")):
+            raise ArgumentError(
+                "expected a script to run, got a folder without a __main__.py: name the file in it", file=script.name
+            )
     else:
         raise ArgumentError("expected a script to run, got none: trueloop doctor [flags] script.py [its own flags]")
-    settings = kept.read(script.folder).flagged(
+    settings = kept.read(script.folder, codes()).flagged(
         {key: getattr(given, key) for key in ("select", "ignore", "fail_on", "show_passed", "max_steps", "max_seconds")}
     )
     rules = kept.Rules.chosen(codes(), settings.select, settings.ignore)
@@ -103,10 +109,10 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
         findings, ran.files if over else (), known=codes(), judged=listened & speak if complete else ()
     )
     passed, unseen = [], [Sentence(None, note) for note in ran.notes]
-    if trace is None:
+    if trace is None and not ran.failed:  # it may have failed before it came to that
         unseen.append(Sentence(None, "the script did not import torch: there was nothing to listen to"))
-    elif over:
-        unseen += [Sentence(None, note) for note in _unheard(trace)]
+    elif trace is not None and over:
+        unseen += [Sentence(None, note) for note in _unheard(trace, elsewhere=bool(ran.notes))]
         for rule in trace.rules:
             if rule.name in speak:
                 passed += [Sentence(rule.name, text)] if (text := _asked(rule.passed)) else []
@@ -132,14 +138,16 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     )
 
 
-def _unheard(trace: Any) -> Iterator[str]:
-    """What the doctor could not hear, in sentences."""
+def _unheard(trace: Any, *, elsewhere: bool) -> Iterator[str]:
+    """What the doctor could not hear, in sentences; ``elsewhere``: it may have happened where nobody listened."""
     yield from trace.notes
     if trace.compiled:
         yield "torch.compile is in use: what happens inside compiled code was not seen"
     for broken in trace.silenced:
         yield f"a rule broke and was left out, which is a defect of the doctor: {broken}"
-    if trace.backwards == 0 and trace.step == 0:
+    if trace.backwards == 0 and trace.step == 0 and (trace.compiled or trace.notes or elsewhere):
+        yield "no training was heard: there was no backward and no optimizer step in what could be"
+    elif trace.backwards == 0 and trace.step == 0:
         yield "the script trained nothing: there was no backward and no optimizer step"
     elif trace.step == 0:
         yield f"no optimizer step was seen ({trace.backwards} backward{'s' * (trace.backwards != 1)})"
@@ -175,37 +183,81 @@ def _tell(report: Report, form: Format, settings: Settings, output: Path | None,
 def put(whole: str, report: Report, output: Path | None, stream: TextIO | None) -> None:
     """Writes a report where it is wanted: to a file, of which the stream then gets a word; or to the stream.
 
+    Where the file cannot be written, the stream gets the report after all.
+
     Args:
         whole: the report, written.
         report: what it says.
         output: the file; None for the stream.
-        stream: None where nobody is to be told yet.
+        stream: None where nobody is to be told yet: what cannot be written anew later is left alone then.
     """
     from trueloop.doctor.output import counted
 
-    try:
-        if output is not None:
-            aside = output.with_name(f".{output.name}.{os.getpid()}")
-            aside.write_text(whole, encoding="utf-8")
-            os.replace(aside, output)
-            whole = f"{report.command}: found {counted(report)}; written to {output}\n"
-        if stream is not None:
-            stream.write(whole)
+    told = whole
+    if output is not None:
+        try:
+            if _is_replaced(output):
+                _replace(Path(os.path.realpath(output)), whole)
+            elif stream is not None:
+                _write_through(output, whole)
+            told = f"{report.command}: found {counted(report)}; written to {output}\n"
+        except OSError as error:
+            told = f"trueloop doctor: the report could not be written to {output}: {error.strerror or error}\n\n{whole}"
+    if stream is not None:
+        try:
+            stream.write(told)
             stream.flush()
-    except (OSError, ValueError) as error:
-        os.write(2, f"trueloop doctor: the report could not be written: {error}\n".encode())
+        except (OSError, ValueError) as error:
+            with suppress(OSError):
+                os.write(2, f"trueloop doctor: the report could not be written: {error}\n".encode())
 
 
 def output_file(given: str | None) -> Path | None:
     """The file of ``--output``, absolute: the script may change the folder.
 
     Raises:
-        ArgumentError: its folder does not exist.
+        ArgumentError: it is a folder, or its own folder does not exist.
     """
-    output = None if given is None else Path(given).absolute()
-    if output is not None and not output.parent.is_dir():
+    if given is None:
+        return None
+    output = Path(given).absolute()
+    if os.path.isdir(output):
+        raise ArgumentError("expected a file to write the report to, got a folder: name a file in it", file=output)
+    if not os.path.exists(output) and not os.path.isdir(os.path.dirname(os.path.realpath(output))):
         raise ArgumentError("expected a file in a folder that exists, got one in a folder that does not", file=output)
     return output
+
+
+def _is_replaced(output: Path) -> bool:
+    """Whether the file is made anew: a pipe and a device stay what they are, and so does what our streams write to."""
+    return not os.path.exists(output) or (os.path.isfile(output) and _stream_to(output) is None)
+
+
+def _stream_to(output: Path) -> int | None:
+    """The stream of ours that ends in this file, as ``/dev/stdout`` does."""
+    for stream in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(stream), output.stat()):
+                return stream
+    return None
+
+
+def _replace(file: Path, whole: str) -> None:
+    """All of it or nothing: whoever reads the file meanwhile sees the one before."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        aside.write_text(whole, encoding="utf-8", errors="backslashreplace")
+        os.replace(aside, file)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _write_through(output: Path, whole: str) -> None:
+    stream = _stream_to(output)
+    place = os.open(output, os.O_WRONLY) if stream is None else os.dup(stream)  # dup: it goes on where the stream is
+    with open(place, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(whole)
 
 
 @contextmanager

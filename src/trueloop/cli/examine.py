@@ -37,11 +37,13 @@ def run(given: argparse.Namespace) -> int:
     from trueloop.cli.flags import parse
     from trueloop.doctor import settings as kept
     from trueloop.doctor.output import screen, written
+    from trueloop.doctor.pages import codes
     from trueloop.examine import Limits
+    from trueloop.examine.same_step import CODE, NAME
 
     found = find(reference)
     arguments = parse(found, flags, verb="doctor --examine")
-    settings = kept.read(Path.cwd()).flagged(
+    settings = kept.read(Path.cwd(), {**codes(), NAME: CODE}).flagged(
         {key: getattr(given, key) for key in ("select", "ignore", "fail_on", "show_passed", "max_steps", "max_seconds")}
     )
     default = Limits()

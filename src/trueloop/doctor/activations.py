@@ -64,6 +64,12 @@ def tag_module(fact: ModuleCalled) -> None:
             )
 
 
+def in_module(node: Node | None) -> str:
+    """`` in the module 'head.2'`` for a sentence, where the operation ran in one that was heard; else nothing."""
+    name = None if node is None else node.raw.metadata.get(_NAME)
+    return f" in the module {name!r}" if name else ""
+
+
 def tag_output(fact: Called) -> None:
     """Marks in the graph what a root module gave: it belongs to the task, not between layers."""
     for tensor in tensors_in(fact.output, limit=4):

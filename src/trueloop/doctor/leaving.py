@@ -81,8 +81,8 @@ def told_before_leaving(tell: Callable[[str, int], int]) -> Iterator[None]:
         os._exit, os.execv, os.execve = leave, replace, replace_with
 
 
-def quiet_in_forks(then: Callable[[], None]) -> None:
-    """In each process that is forked from now on, signals do what they would have done, and ``then`` is called.
+def default_signals_in_forks() -> None:
+    """In each process that is forked from now on, signals do what they would have done.
 
     Python drops what a new process was sent before it is ready, if a function of ours would hear it. So the kernel
     keeps such signals back until they have their old meaning.
@@ -97,7 +97,6 @@ def quiet_in_forks(then: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, of_thread.mask)
 
     def forked() -> None:
-        then()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is _terminated:

@@ -35,6 +35,11 @@ class Lines:
         """Where the script last switched it on."""
 
     @property
+    def kept(self) -> bool:
+        """Whether the graph that is being built has them."""
+        return self._ours
+
+    @property
     def user_wants_anomaly(self) -> bool:
         """Whether the script itself has anomaly mode on."""
         return self._wanted[0] if self._ours else torch.is_anomaly_enabled()

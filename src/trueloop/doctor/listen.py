@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -53,6 +54,16 @@ PROBES = (
 _heard: list[Trace] = []  # by whom this process is listened to just now
 
 
+def _rest() -> None:
+    """A forked process is another: it is not heard, so that what two processes do is not taken for one training."""
+    for trace in _heard:
+        trace.deaf = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_rest)
+
+
 def heard() -> bool:
     """Whether a doctor is listening already; two at once would hear each other."""
     return bool(_heard)
@@ -66,9 +77,9 @@ class Ear:
 
     Example:
         >>> ear = Ear(Trace())
-        >>> ear.listen(); heard()
+        >>> ear.listen(); ear.listens
         True
-        >>> ear.pause(); heard()
+        >>> ear.pause(); ear.listens
         False
     """
 

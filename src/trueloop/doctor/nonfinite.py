@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trueloop.doctor.findings import Place
 from trueloop.doctor.graph import SHAPE_ONLY, Graph, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
+
+    from trueloop.doctor.trace import Trace
 
 LARGEST = 10_000
 """Larger graphs are not read."""
@@ -37,6 +39,9 @@ RISKY = frozenset(
     )
 )
 """Operations that make non-finite values, or slopes, of finite ones."""
+NO_GRAPH = "a value computed without a graph"
+"""What is known of an operand that no operation in the graph has made: data, or something made of data alone."""
+_KEPT = "the kept batch"
 
 
 class Break(NamedTuple):
@@ -51,6 +56,16 @@ class Break(NamedTuple):
     """Of its first dimension; empty where they cannot be told."""
     size: int = 0
     """How many rows there are."""
+
+
+class Kept(NamedTuple):
+    """A tensor that is saved, or will be if the training breaks."""
+
+    name: str
+    """``input``, ``target`` or ``batch``; a second one is ``input1``."""
+    about: str
+    """What it is, in words."""
+    tensor: Tensor
 
 
 def finite(tensor: Tensor) -> bool:
@@ -105,8 +120,16 @@ def columns_of(tensor: Tensor) -> list[int]:
     return found if len(found) < tensor.shape[1] else []
 
 
-def first_break(graph: Graph) -> Break | None:
+def first_break(graph: Graph, place_of: Callable[[Node], Place | None] = lambda node: node.place) -> Break | None:
     """The operation nearest to the leaves that gave something non-finite, when the loss already is.
+
+    Args:
+        graph: the loss's.
+        place_of: tells an operation's line (``learnt.Learnt`` knows those of later graphs).
+
+    Returns:
+        None where it cannot be told. Its ``what`` is ``NO_GRAPH`` for an operation that was given something broken
+        that no other one in the graph has made.
 
     Example:
         >>> import torch
@@ -118,18 +141,16 @@ def first_break(graph: Graph) -> Break | None:
 
     if len(graph.nodes) > LARGEST:
         return None
-    order = _leaves_first(graph)
+    order = leaves_first(graph)
     made = _known_outputs(order)
     for node in order:
         danger = _danger(node, forward=True)
         if danger is not None:
-            return danger._replace(module=module_of(graph, node))
+            return danger._replace(module=module_of(graph, node), place=place_of(node))
         for name, below in zip(_names(node), node.inputs, strict=False):
             given = node.saved(name) if name and below is None else None
             if isinstance(given, torch.Tensor) and not finite(given) and not is_mask(given):
-                return Break(
-                    node.op, "data that is not finite", node.place, module_of(graph, node), rows_of(given), _rows(given)
-                )
+                return Break(node.op, NO_GRAPH, place_of(node), module_of(graph, node), rows_of(given), _rows(given))
         result = made.get(node.raw)
         if result is not None and not finite(result) and not is_mask(result):
             maker = node
@@ -142,14 +163,21 @@ def first_break(graph: Graph) -> Break | None:
             if maker.op == "Softmax" and kind == "NaN":
                 kind = "a softmax of minus infinity alone (all of a row is masked)"
             return Break(
-                maker.op, kind, maker.place or node.place, module_of(graph, maker), rows_of(result), _rows(result)
+                maker.op,
+                kind,
+                place_of(maker) or place_of(node),
+                module_of(graph, maker),
+                rows_of(result),
+                _rows(result),
             )
     # What sums keep is not known: where all that is known is finite, it is one of them.
     total = next((node for node in order if node.op in ("Sum", "Mean")), None)
-    return None if total is None else Break(total.op, "a sum that overflows", total.place, module_of(graph, total), [])
+    if total is None:
+        return None
+    return Break(total.op, "a sum that overflows", place_of(total), module_of(graph, total), [])
 
 
-def suspects(graph: Graph) -> list[Break]:
+def suspects(graph: Graph, place_of: Callable[[Node], Place | None] = lambda node: node.place) -> list[Break]:
     """The operations whose slope is not finite where they stand, though what they gave is: backward will break there.
 
     Example:
@@ -162,7 +190,7 @@ def suspects(graph: Graph) -> list[Break]:
     for node in graph.nodes:
         danger = _danger(node, forward=False) if node.op in RISKY else None
         if danger is not None:
-            found.append(danger._replace(module=module_of(graph, node)))
+            found.append(danger._replace(module=module_of(graph, node), place=place_of(node)))
     return found
 
 
@@ -190,20 +218,44 @@ def module_of(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def keep(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> Path | None:
-    """Saves a batch beside the run; None where that cannot be."""
+def keep(trace: Trace, tensors: Iterable[Kept]) -> Path | None:
+    """Saves a batch beside the run, once: what is kept by one finding is named by the next.
+
+    Returns:
+        The file; None where nothing is to be saved, or it cannot be.
+    """
     from safetensors.torch import save_file
 
-    path = folder / f"trueloop-nonfinite-step-{step}.safetensors"
-    kept = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    if _KEPT in trace.answers or trace.save_to is None:
+        return trace.answers.get(_KEPT)
+    named: dict[str, Tensor] = {}
+    about = {"trueloop": f"a batch that broke the training, at step {trace.step}; each tensor is told here"}
+    for one in tensors:
+        name = one.name + str(next(n for n in range(len(named) + 1) if f"{one.name}{n or ''}" not in named) or "")
+        named[name] = one.tensor.detach().to("cpu", copy=True).contiguous()
+        about[name] = one.about
+    path = trace.save_to / f"trueloop-nonfinite-step-{trace.step}.safetensors"
+    if not named:
+        return None
     try:
-        save_file(kept, path)
+        save_file(named, path, metadata=about)
     except Exception:  # a full disk, a dtype that the format does not know: the finding is told all the same
         return None
+    trace.answers[_KEPT] = path
     return path
 
 
-def _leaves_first(graph: Graph) -> list[Node]:
+def with_batch(trace: Trace, tensors: Iterable[Kept]) -> list[Kept]:
+    """These tensors, each once, and what else the loader gave last."""
+    last = [] if trace.last_batch is None else trace.last_batch.tensors
+    batch = [Kept("batch", f"tensor {n} of what the loader gave last", tensor) for n, tensor in enumerate(last)]
+    known: dict[int, Kept] = {}
+    for one in (*tensors, *batch):
+        known.setdefault(id(one.tensor), one)
+    return list(known.values())
+
+
+def leaves_first(graph: Graph) -> list[Node]:
     """The nodes, each after what it was made from."""
     order: list[Node] = []
     known: set[Any] = set()
@@ -295,7 +347,7 @@ def _danger(node: Node, forward: bool) -> Break | None:
     ):
         return None  # it was broken before
     rows = [int(i) for i in bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()] if bad.dim() else []
-    return Break(op, what, node.place, None, rows, _rows(bad))
+    return Break(op, what, None, None, rows, _rows(bad))
 
 
 def _rows(tensor: Tensor) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trueloop.doctor.findings import Finding
+
+KEPT = "the batch is kept in "
+"""How evidence begins that names a file."""
 
 MISTAKES_OF_ORDER = (
     "detached-loss",
@@ -57,7 +61,14 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
         "exploding-gradients",
         "non-finite-value",
     ),
-    "broadcast-loss": ("input-ignored", "not-learning", "initial-loss-off"),
+    "broadcast-loss": (
+        "input-ignored",
+        "not-learning",
+        "initial-loss-off",
+        "learning-rate-too-high",
+        "exploding-gradients",
+        "underfitting",
+    ),
     "regression-loss-on-classes": ("loss-is-constant", "weights-do-not-move", "initial-loss-off"),
     "reshape-instead-of-transpose": ("batch-samples-mix", "not-learning"),
     "preprocessing-differs": ("inputs-not-scaled",),
@@ -158,9 +169,18 @@ def nearest_to_the_cause(findings: Sequence[Finding]) -> list[Finding]:
                 name: cause for name in EXPLAINS[cause] if name in names and name not in explained and name != cause
             }
     kept = [
-        finding.explaining(tuple(name for name, cause in explained.items() if cause == finding.name))
+        _with_files(
+            finding.explaining(tuple(name for name, cause in explained.items() if cause == finding.name)),
+            [one for one in findings if explained.get(one.name) == finding.name],
+        )
         for finding in findings
         if finding.name not in explained
     ]
     grave = {"error": 0, "warning": 1, "note": 2}
     return sorted(kept, key=lambda finding: (grave[finding.level], finding.step or 0, finding.code))
+
+
+def _with_files(finding: Finding, others: Sequence[Finding]) -> Finding:
+    """A file that was kept beside the run is named also where another finding speaks."""
+    more = [line for one in others for line in one.evidence if line.startswith(KEPT) and line not in finding.evidence]
+    return replace(finding, evidence=(*finding.evidence, *more)) if more else finding

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,15 +22,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trueloop.doctor.awaited import once_imported
 from trueloop.doctor.findings import Finding
-from trueloop.doctor.leaving import Terminated, children_noted, ended_by_signals, quiet_in_forks, told_before_leaving
+from trueloop.doctor.leaving import (
+    Terminated,
+    children_noted,
+    default_signals_in_forks,
+    ended_by_signals,
+    told_before_leaving,
+)
 from trueloop.doctor.places import is_users
 from trueloop.doctor.unnoticed import flush, raised_by_us, show, warnings_from_their_lines
 from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from trueloop.doctor.facts import Stepped
     from trueloop.doctor.listen import Ear
-    from trueloop.doctor.rule import Rule
     from trueloop.doctor.trace import Trace
 
 SIGNALLED = 128
@@ -147,11 +152,7 @@ def run(
         ran.stopped, ran.failed = how, code != 0
         return finish(SystemExit(code) if code else None, code)
 
-    def rest() -> None:
-        if ran.trace is not None:
-            ran.trace.deaf = True
-
-    quiet_in_forks(rest)
+    default_signals_in_forks()
     with (
         once_imported("torch", begin),
         told_before_leaving(left),
@@ -224,6 +225,9 @@ def _execute(script: Script) -> None:
     if code is None:
         code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     exec(code, vars(main))
+    for thread in threading.enumerate():  # Python waits for them as well, before it ends
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
 
 
 def _file_of(name: str) -> str:
@@ -278,29 +282,21 @@ def _listen(run: Run, found: Callable[[Run], None] | None, max_steps: int | None
         if found is not None and os.getpid() == process:
             found(run)
 
-    trace = Trace([*dynamic_rules(), _limit(max_steps, max_seconds, run.started)], found=tell)
+    trace = Trace(dynamic_rules(), found=tell)
+    if max_steps is not None or max_seconds is not None:
+        trace.each_step = partial(_limit, trace, max_steps, max_seconds, run.started)
     trace.thread = threading.main_thread().ident or trace.thread
     trace.save_to = Path.cwd()
     run.ear = Ear(trace)
     run.ear.listen()
 
 
-def _limit(max_steps: int | None, max_seconds: float | None, started: float) -> type[Rule]:
-    """Hears each step after all rules have, and ends the script when it is enough."""
-    from trueloop.doctor.rule import Rule
-
-    class Limit(Rule):
-        name, code, level, certainty = "limit", 0, "note", "certain"
-
-        def stepped(self, fact: Stepped) -> None:
-            if max_steps is not None and self.trace.step >= max_steps:
-                raise Enough(f"it was ended after {max_steps} steps (--max-steps)")
-            if max_seconds is not None and time.monotonic() - started >= max_seconds:
-                raise Enough(f"it was ended after {max_seconds:g} s, at step {self.trace.step} (--max-seconds)")
-
-    if max_steps is None and max_seconds is None:
-        del Limit.stepped
-    return Limit
+def _limit(trace: Trace, max_steps: int | None, max_seconds: float | None, started: float) -> None:
+    """Ends the script when it is enough."""
+    if max_steps is not None and trace.step >= max_steps:
+        raise Enough(f"it was ended after {max_steps} steps (--max-steps)")
+    if max_seconds is not None and time.monotonic() - started >= max_seconds:
+        raise Enough(f"it was ended after {max_seconds:g} s, at step {trace.step} (--max-seconds)")
 
 
 def _code_of(error: SystemExit) -> int:

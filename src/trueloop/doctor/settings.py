@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -97,25 +96,33 @@ def named(known: Mapping[str, int], entry: str) -> list[str]:
         ['overfitting']
     """
     entry = entry.strip()
-    if entry in known:
-        return [entry]
-    if re.fullmatch(r"\d(\d\d|xx)", entry):
-        found = [name for name, code in known.items() if str(code) == entry or f"{code // 100}xx" == entry]
-        if found:
-            return found
+    found = [name for name, code in known.items() if stands_for(entry, name, code)]
+    if found:
+        return found
     near = difflib.get_close_matches(entry, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ArgumentError(f"expected a rule's name or code, got {entry!r}; {hint}`trueloop rules` lists them all")
 
 
-def read(near: Path) -> Settings:
+def stands_for(entry: str, name: str, code: int) -> bool:
+    """Whether an entry, in settings or in a comment, is this rule's name, its code, or the hundred of that.
+
+    Example:
+        >>> [stands_for(entry, "broadcast-loss", 304) for entry in ("broadcast-loss", "304", "3xx", "30")]
+        [True, True, True, False]
+    """
+    return entry in (name, str(code), f"{code // 100}xx")
+
+
+def read(near: Path, known: Mapping[str, int] | None = None) -> Settings:
     """The settings of the nearest ``pyproject.toml`` upwards that has a table ``[tool.trueloop]``; else the defaults.
 
     Args:
         near: a folder.
+        known: each rule's code by its name, to look ``select`` and ``ignore`` up in; None takes them as they are.
 
     Raises:
-        ArgumentError: the file is no TOML, or a setting is of the wrong kind.
+        ArgumentError: the file is no TOML, or a setting is of the wrong kind, or names a rule that is none.
         UnknownNameError: there is no such setting; the nearest is offered.
 
     Example:
@@ -132,11 +139,11 @@ def read(near: Path) -> Settings:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ArgumentError(f"expected a file that is TOML, got one that is not: {error}", file=file) from error
         if "trueloop" in tools:
-            return _from_table(tools["trueloop"], file)
+            return _from_table(tools["trueloop"], file, known)
     return Settings()
 
 
-def _from_table(table: object, file: Path) -> Settings:
+def _from_table(table: object, file: Path, known: Mapping[str, int] | None) -> Settings:
     if not isinstance(table, dict):
         raise ArgumentError(f"expected [tool.trueloop] to be a table, got {table!r}", file=file)
     values: dict[str, Any] = {}
@@ -148,6 +155,8 @@ def _from_table(table: object, file: Path) -> Settings:
             if not isinstance(entries, list) or not all(isinstance(entry, (str, int)) for entry in entries):
                 raise _wrong(key, value, file)
             value = tuple(str(entry) for entry in entries)
+            if known is not None:
+                _look_up(known, value, key, file)
         elif (key == "show-passed") != isinstance(value, bool):
             raise _wrong(key, value, file)
         values[key.replace("-", "_")] = value
@@ -155,6 +164,14 @@ def _from_table(table: object, file: Path) -> Settings:
         return _checked(Settings(**values))
     except ArgumentError as error:
         raise ArgumentError(str(error), file=file) from error
+
+
+def _look_up(known: Mapping[str, int], entries: Iterable[str], key: str, file: Path) -> None:
+    try:
+        for entry in entries:
+            named(known, entry)
+    except ArgumentError as error:
+        raise ArgumentError(f"{key} in [tool.trueloop]: {error}", file=file) from None
 
 
 def _wrong(key: str, value: object, file: Path | None = None) -> ArgumentError:

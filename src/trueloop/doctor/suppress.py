@@ -1,8 +1,8 @@
 """Comments that keep a finding back: ``# trueloop: ignore[rule-name]`` on the line, ``ignore-file[…]`` for the file.
 
 Knows nothing of how a finding was made: reading and running use it alike. A comment on any line of the statement
-counts, and so does one on a line of its own right above it. A rule must be named (a code will do); a comment that names
-none, or that keeps nothing back, is told in a note.
+counts, and so does one on a line of its own right above it. A rule must be named (its code or hundred, ``3xx``, will
+do); a comment that names none, or that keeps nothing back, is told in a note.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.settings import stands_for
 
 UNUSED = ("unused-ignore", 901)
 NAMELESS = ("ignore-without-name", 902)
@@ -44,7 +45,7 @@ class Comment:
         """Whether it speaks for the finding's line and names its rule."""
         if self.lines is not None and (finding.line is None or finding.line not in self.lines):
             return False
-        names = {name for name in self.names if name in (finding.name, str(finding.code))}
+        names = {name for name in self.names if stands_for(name, finding.name, finding.code)}
         self.used |= names
         return bool(names)
 
@@ -195,15 +196,15 @@ def _notes(file: str, comment: Comment, known: Mapping[str, int], judged: set[st
                 place=place,
             )
         ]
-    codes = {str(code): name for name, code in known.items()}
     found = []
     for name in comment.names:
-        rule = codes.get(name, name)
-        if rule not in known:
+        rules = [rule for rule, code in known.items() if stands_for(name, rule, code)]
+        if not rules:
             near = difflib.get_close_matches(name, known, n=1)
             message = f"no rule is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        elif rule in judged and name not in comment.used:
-            message = f"nothing is kept back by {whole}[{name}]: {rule} was not found here"
+        elif judged.issuperset(rules) and name not in comment.used:
+            what = f"{rules[0]} was not" if len(rules) == 1 else "none of these rules was"
+            message = f"nothing is kept back by {whole}[{name}]: {what} found here"
         else:
             continue
         about = ABOUT[UNUSED[0]]

@@ -175,6 +175,8 @@ class Trace:
         """``id`` of the loss that a GradScaler made last -> its scale."""
         self.by_scaler: Any = None
         """The GradScaler whose ``step`` is running."""
+        self.each_step: Callable[[], None] | None = None
+        """Called after each optimizer step, heard or not; it may end the script by a BaseException."""
         self._found = found
         self._known: Any = WeakIdKeyDictionary()  # the script's models, optimizers and loaders -> what is known of each
         self.rules = [rule(self) for rule in rules]
@@ -202,6 +204,10 @@ class Trace:
         for _, take_out in self.costly:
             take_out()
 
+    def follow(self, thread: int) -> None:
+        """The first optimizer step is taken in another thread: from here on that one is listened to."""
+        self.thread, self.partial = thread, True
+
     def counted(self, optimizer: Optimizer) -> None:
         """An optimizer stepped while the trace dozed."""
         self.step += 1
@@ -212,6 +218,8 @@ class Trace:
             model.last_step = self.step
         if self.step >= self._next:
             self.wake()
+        if self.each_step is not None:
+            self.each_step()
 
     def stir(self) -> None:
         """Something begins that should be heard (an epoch, a validation), unless it comes too often for that."""
@@ -253,6 +261,26 @@ class Trace:
         finally:
             torch._C._set_grad_enabled(grad)
             self.deaf = was_deaf
+
+    def broke(self, error: Exception) -> None:
+        """A probe raised: a defect of ours, which must not become the script's. Nothing is listened to any more."""
+        if os.environ.get("TRUELOOP_TRACEBACK") == "1":
+            traceback.print_exc()
+        self.deaf = True
+        self.note(
+            f"the doctor stopped listening at step {self.step}, by a defect of its own: {type(error).__name__}: {error}"
+        )
+
+    def guarded(self, probe: Callable[..., None]) -> Callable[..., None]:
+        """A hook that never raises."""
+
+        def hook(*args: Any) -> None:
+            try:
+                probe(*args)
+            except Exception as error:
+                self.broke(error)
+
+        return hook
 
     def note(self, sentence: str) -> None:
         """Keeps what could not be seen, once."""

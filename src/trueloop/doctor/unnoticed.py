@@ -11,6 +11,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+OF_OURS = (
+    "Using `torch.compile(module)` when there are global hooks",
+    "Dynamo does not know how to trace the builtin `<unknown module>._thread.get_ident",
+    "Dynamo does not know how to trace the builtin `_thread.get_ident",
+)
+"""Warnings that torch would not give without the doctor."""
 _OURS = tuple(f"{Path(__file__).resolve().parents[1] / room}/" for room in ("doctor", "cli"))
 
 
@@ -37,6 +43,8 @@ def warnings_from_their_lines() -> Iterator[None]:
     def showwarning(
         message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
+        if str(message).startswith(OF_OURS):
+            return
         if filename.startswith(_OURS):
             frame: FrameType | None = sys._getframe(1)
             while frame is not None and not (frame.f_code.co_filename == filename and frame.f_lineno == lineno):

@@ -43,9 +43,9 @@ def before_step(groups: list[tuple[list[Tensor], float]]) -> Before:
     lrs = tuple(lr for ps, lr in groups for _ in ps)
     if not parameters:
         return Before((), (), (), (), ())
-    plain = [p.detach() for p in parameters]
+    plain = [_normed(p) for p in parameters]
     weights = torch.stack([norm.float() for norm in torch._foreach_norm(plain)]).tolist()
-    with_gradient = [p.grad.detach() for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    with_gradient = [_normed(p.grad) for p in parameters if p.grad is not None and not p.grad.is_sparse]
     norms = iter(torch.stack([n.float() for n in torch._foreach_norm(with_gradient)]).tolist() if with_gradient else ())
     gradients = tuple(None if p.grad is None or p.grad.is_sparse else next(norms) for p in parameters)
     return Before(parameters, tuple(p.clone() for p in plain), tuple(weights), gradients, lrs)
@@ -67,6 +67,13 @@ def after_step(before: Before) -> Vitals:
 
     if not before.parameters:
         return Vitals((), (), (), (), ())
-    moved = torch._foreach_sub([p.detach() for p in before.parameters], list(before.copies))
+    moved = torch._foreach_sub([_normed(p) for p in before.parameters], list(before.copies))
     updates = torch.stack([norm.float() for norm in torch._foreach_norm(moved)]).tolist()
     return Vitals(before.parameters, before.weights, before.gradients, tuple(updates), before.lrs)
+
+
+def _normed(tensor: Tensor) -> Tensor:
+    """The values in a type that torch can take norms of: float8 and whole numbers are not."""
+    values = tensor.detach()
+    has_norm = values.is_complex() or (values.is_floating_point() and values.element_size() > 1)
+    return values if has_norm else values.float()

@@ -37,14 +37,31 @@ def loader_speed(subject: Subject) -> Examination:
         if len(waits) >= BATCHES or time.monotonic() > until:
             break
         before = time.perf_counter()
+    return judged(waits, steps)
+
+
+def judged(waits: list[float], steps: list[float]) -> Examination:
+    """What the times say: a share counts for nothing where little is lost in all.
+
+    Args:
+        waits: how long each batch was waited for, in seconds.
+        steps: how long each step took.
+
+    Example:
+        >>> judged([0.001] * 8, [0.009] * 8).verdict, judged([0.1] * 8, [0.1] * 8).verdict, judged([], []).verdict
+        ('passed', 'failed', 'unknown')
+    """
     if len(waits) < FEWEST:
         return unknown(f"too few batches to measure: {len(waits)} that neither warm up nor begin an epoch")
     wait, step = median(waits), median(steps)
     share = wait / (wait + step)
     times = f"a batch comes after {1000 * wait:.2f} ms, a step takes {1000 * step:.2f} ms"
     measured = f"medians of {len(waits)}" + (", on one thread" if torch.get_num_threads() == 1 else "")
-    if share < SHARE or sum(waits) < IN_ALL:
-        return passed(f"{times} ({measured}): {share:.0%} of the time is spent waiting")
+    told = f"{times} ({measured}): {share:.0%} of the time is spent waiting"
+    if share < SHARE:
+        return passed(told)
+    if sum(waits) < IN_ALL:
+        return passed(f"{told}, but that is {sum(waits):.2g} s in all, and less than {IN_ALL:g} s is not worth a word")
     tiny = min(steps) < STEP and not torch.accelerator.is_available()
     return failed(
         found(

@@ -71,19 +71,40 @@ def plain(text: str) -> str:
     return text.replace("``", "`")
 
 
-def shown_path(file: str) -> str:
-    """A file as people write it: relative, if it is below the working directory.
+def shown_path(file: str, below: Path | None = None) -> str:
+    """A file as people write it: relative, if it is below a folder; that is the working directory, if none is named.
 
     Example:
         >>> shown_path(os.path.join(os.getcwd(), "train.py"))
         'train.py'
+        >>> shown_path("/home/me/code/train.py", Path("/home/me"))
+        'code/train.py'
     """
     if not os.path.isabs(file):
         return file
     try:
-        return str(Path(file).relative_to(Path.cwd()))
+        return str(Path(file).relative_to(below or Path.cwd()))
     except (ValueError, OSError):
         return file
+
+
+def repository(report: Report) -> Path:
+    """The folder from which the hosts of repositories resolve paths, wherever in it the doctor was called.
+
+    That is ``GITHUB_WORKSPACE``, if the first file that a finding names is below it; else the nearest folder above that
+    file, or above the working directory, that holds a ``.git``; else the working directory.
+
+    Example:
+        >>> Path.cwd().is_relative_to(repository(Report()))
+        True
+    """
+    here = Path.cwd()
+    file = here / next((finding.file for finding in report.findings if finding.file is not None), "none")
+    workspace = os.environ.get("GITHUB_WORKSPACE")
+    for folder in (Path(workspace), Path(workspace).resolve()) if workspace else ():
+        if file.is_relative_to(folder):
+            return folder
+    return next((folder for folder in (*file.parents, here, *here.parents) if (folder / ".git").exists()), here)
 
 
 def counted(report: Report) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trueloop.doctor.findings import Finding
-from trueloop.doctor.output import Report, plain, shown_path
+from trueloop.doctor.output import Report, plain, repository, shown_path
 
 KINDS = {"error": "error", "warning": "warning", "note": "notice"}
 
@@ -18,12 +20,15 @@ def write(report: Report) -> str:
         >>> print(write(Report([found])), end="")
         ::error file=train.py,line=12,title=broadcast-loss (304)::shapes differ%0Ahelp: squeeze it
     """
-    return "".join(f"{_command(finding)}\n" for finding in report.findings)
+    root = repository(report)
+    return "".join(f"{_command(finding, root)}\n" for finding in report.findings)
 
 
-def _command(finding: Finding) -> str:
-    where = {} if finding.place is None else {"file": shown_path(finding.place.file), "line": str(finding.place.line)}
-    properties = where | {"title": f"{finding.name} ({finding.code})"}
+def _command(finding: Finding, root: Path) -> str:
+    properties = {"title": f"{finding.name} ({finding.code})"}
+    if finding.place is not None:
+        where = {"file": shown_path(finding.place.file, root), "line": str(finding.place.line)}
+        properties = where | properties
     text = "\n".join(
         [
             finding.message,

@@ -9,7 +9,7 @@ from typing import Any
 
 from trueloop import __version__
 from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.output import Report, Sentence, plain, shown_path
+from trueloop.doctor.output import Report, Sentence, plain, repository, shown_path
 from trueloop.doctor.pages import Page, markdown, pages
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -23,12 +23,13 @@ def write(report: Report) -> str:
         '2.1.0'
     """
     known = [page for page in pages() if page.name in {finding.name for finding in report.findings}]
+    root = repository(report)
     order = {page.name: number for number, page in enumerate(known)}
     run: dict[str, Any] = {
         "tool": {"driver": {"name": "trueloop", "version": __version__, "rules": [_rule(page) for page in known]}},
         "columnKind": "unicodeCodePoints",
-        "originalUriBaseIds": {"%SRCROOT%": {"uri": Path.cwd().as_uri() + "/"}},
-        "results": [_result(finding, order) for finding in report.findings],
+        "originalUriBaseIds": {"%SRCROOT%": {"uri": root.as_uri() + "/"}},
+        "results": [_result(finding, order, root) for finding in report.findings],
     }
     if report.script is not None:
         run["invocations"] = [_invocation(report)]
@@ -46,12 +47,12 @@ def _rule(page: Page) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, order: dict[str, int]) -> dict[str, Any]:
+def _result(finding: Finding, order: dict[str, int], root: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "ruleId": finding.name,
         "level": finding.level,
         "message": {"text": plain("\n".join(filter(None, [finding.message, *finding.evidence, finding.help])))},
-        "partialFingerprints": {"ruleAndSource/v1": _fingerprint(finding)},
+        "partialFingerprints": {"ruleAndSource/v1": _fingerprint(finding, root)},
         "properties": {"code": finding.code, "certainty": finding.certainty, "explains": list(finding.explains)},
     }
     if finding.name in order:
@@ -59,17 +60,17 @@ def _result(finding: Finding, order: dict[str, int]) -> dict[str, Any]:
     if finding.step is not None:
         result["properties"]["step"] = finding.step
     if finding.place is not None:
-        result["locations"] = [{"physicalLocation": _location(finding.place)}]
+        result["locations"] = [{"physicalLocation": _location(finding.place, root)}]
     if finding.related:
         result["relatedLocations"] = [
-            {"id": number, "physicalLocation": _location(place), "message": {"text": label}}
+            {"id": number, "physicalLocation": _location(place, root), "message": {"text": label}}
             for number, (place, label) in enumerate(finding.related, 1)
         ]
     return result
 
 
-def _location(place: Place) -> dict[str, Any]:
-    shown = shown_path(place.file)
+def _location(place: Place, root: Path) -> dict[str, Any]:
+    shown = shown_path(place.file, root)
     if Path(shown).is_absolute():
         artifact = {"uri": Path(shown).as_uri()}
     else:
@@ -80,10 +81,10 @@ def _location(place: Place) -> dict[str, Any]:
     return {"artifactLocation": artifact, "region": region}
 
 
-def _fingerprint(finding: Finding) -> str:
+def _fingerprint(finding: Finding, root: Path) -> str:
     """Stays the same when lines are added above."""
     source = finding.place.source if finding.place is not None else ""
-    file = shown_path(finding.place.file) if finding.place is not None else ""
+    file = shown_path(finding.place.file, root) if finding.place is not None else ""
     return hashlib.sha256(f"{finding.name}\0{file}\0{source}".encode()).hexdigest()[:32]
 
 

@@ -151,7 +151,9 @@ def _summary(report: Report, paint: Paint, show_passed: bool) -> str:
     short = sum(one.name is not None for one in report.unseen)
     if not show_passed and report.passed:
         more.append(
-            f"{len(report.passed)} checks passed" + (f", {short} saw too little" if short else "") + " (--show-passed)"
+            f"{len(report.passed)} check{'s' * (len(report.passed) != 1)} passed"
+            + (f", {short} saw too little" if short else "")
+            + " (--show-passed)"
         )
     text = f"{report.command}: {found}"
     return paint(grave or "good" if report.steps else grave or "note", text) + "".join(f"; {one}" for one in more)

@@ -27,7 +27,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     """Begins to listen; nothing but the patches has to be taken out."""
 
     def elsewhere() -> bool:
-        return trace.deaf or threading.get_ident() != trace.thread
+        return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
 
     def wrap_init(original: Any) -> Any:
         @wraps(original)
@@ -74,12 +74,15 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
             if trace.dozes:
                 trace.unheard_batch = seen, batch
                 return batch
-            tensors = list(tensors_in(batch))
-            trace.last_batch = Batch(seen, tensors)
-            trace.tell(Fetched(seen, batch, index, seconds, here()))
+            place = here()
+            trace.guarded(lambda: tell(Fetched(seen, batch, index, seconds, place)))()
             return batch
 
         return fetch
+
+    def tell(fact: Fetched) -> None:
+        trace.last_batch = Batch(fact.loader, tensors_in(fact.batch))
+        trace.tell(fact)
 
     def wrap_split(original: Any) -> Any:
         @wraps(original)

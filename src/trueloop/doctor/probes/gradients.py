@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Clipped, GradientsTaken, Zeroed
+from trueloop.doctor.findings import Place
 from trueloop.doctor.graph import graph_of
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.phases import settle
@@ -61,22 +62,9 @@ def _backward(trace: Trace, original: Any) -> Any:
             _wake_at_once(trace)
         if _elsewhere(trace):
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
-        losses = tuple(t for t in ([tensors] if isinstance(tensors, Tensor) else tensors) if isinstance(t, Tensor))
-        scale = trace.scaled.pop(id(losses[0]), None) if losses else None
-        begun = BackwardBegun(
-            losses=losses,
-            values=_values(losses, scale or 1.0) if trace.close else None,
-            graph=graph_of(*losses),
-            retain_graph=bool(create_graph if retain_graph is None else retain_graph),
-            create_graph=create_graph,
-            scaled=scale is not None,
-            passes=tuple(trace.open),
-            number=trace.backwards,
-            place=here(),
-        )
-        trace.tell(begun)
-        trace.lines.rest()
-        watched = [(seen, _watch(seen, trace.close)) for seen in trace.optimizers]
+        before: list[_Before] = []
+        retains = bool(create_graph if retain_graph is None else retain_graph)
+        trace.guarded(lambda: before.append(_begin(trace, tensors, retains, create_graph, here())))()
         error = None
         try:
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
@@ -84,13 +72,44 @@ def _backward(trace: Trace, original: Any) -> Any:
             error = raised
             raise
         finally:
-            trace.backwards += 1
-            reached = settle(trace)
-            for seen, before in watched:
-                _accumulated(seen, before, begun, reached)
-            trace.tell(BackwardEnded(begun, reached, error))
+            if before:
+                trace.guarded(_end)(trace, before[0], error)
 
     return backward
+
+
+class _Before(NamedTuple):
+    """What was known before a backward."""
+
+    begun: BackwardBegun
+    watched: list[tuple[OptimizerSeen, list[_Watched]]]
+
+
+def _begin(trace: Trace, tensors: Any, retain_graph: bool, create_graph: bool, place: Place | None) -> _Before:
+    losses = tuple(t for t in ([tensors] if isinstance(tensors, Tensor) else tensors) if isinstance(t, Tensor))
+    scale = trace.scaled.pop(id(losses[0]), None) if losses else None
+    begun = BackwardBegun(
+        losses=losses,
+        values=_values(losses, scale or 1.0) if trace.close else None,
+        graph=graph_of(*losses),
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        scaled=scale is not None,
+        passes=tuple(trace.open),
+        number=trace.backwards,
+        place=place,
+    )
+    trace.tell(begun)
+    trace.lines.rest()
+    return _Before(begun, [(seen, _watch(seen, trace.close)) for seen in trace.optimizers])
+
+
+def _end(trace: Trace, before: _Before, error: BaseException | None) -> None:
+    trace.backwards += 1
+    reached = settle(trace)
+    for seen, watched in before.watched:
+        _accumulated(seen, watched, before.begun, reached)
+    trace.tell(BackwardEnded(before.begun, reached, error))
 
 
 def _grad(trace: Trace, original: Any) -> Any:

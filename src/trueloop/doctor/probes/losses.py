@@ -65,14 +65,18 @@ def _listening(trace: Trace, kind: str, original: Any) -> Any:
             error = raised
             raise
         finally:
-            of = trace.last_pass
             if trace.wants(LossCalled):
                 given = {**dict(zip(names, args)), **kwargs}  # noqa: B905 - where it is called wrongly, it has raised
                 x, y = given.pop(first, None), given.pop(second, None)
                 if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-                    if of is not None and of.close and output is not None and output.dim() == 0 and readable(output):
-                        of.losses.append(float(output.detach()))
-                    trace.tell(LossCalled(kind, x, y, given, output, error, of, here()))
+                    trace.guarded(_tell)(trace, LossCalled(kind, x, y, given, output, error, trace.last_pass, here()))
         return output
 
     return loss
+
+
+def _tell(trace: Trace, fact: LossCalled) -> None:
+    output = fact.output
+    if fact.of is not None and fact.of.close and output is not None and output.dim() == 0 and readable(output):
+        fact.of.losses.append(float(output.detach()))
+    trace.tell(fact)

@@ -90,12 +90,13 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
 
     def put_in() -> None:
         if not handles:
-            handles.append(hooks.register_module_forward_pre_hook(before))
-            handles.append(hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True))
+            handles.append(hooks.register_module_forward_pre_hook(trace.guarded(before)))
+            handles.append(hooks.register_module_forward_hook(trace.guarded(after), with_kwargs=True, always_call=True))
 
     def take_out() -> None:
         for handle in handles:
             handle.remove()
+            hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it
         handles.clear()
 
     put_in()

@@ -34,7 +34,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     before: dict[int, tuple[Before | None, tuple[Accumulation, ...], bool]] = {}
 
     def elsewhere() -> bool:
-        return trace.deaf or threading.get_ident() != trace.thread or torch.compiler.is_compiling()
+        return torch.compiler.is_compiling() or trace.deaf or threading.get_ident() != trace.thread
 
     def wrap_init(original: Any) -> Any:
         @wraps(original)
@@ -49,6 +49,10 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         return init
 
     def stepping(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if not trace.deaf and not trace.step and threading.get_ident() != trace.thread:
+            trace.follow(threading.get_ident())
         if trace.dozes or elsewhere():
             return
         seen = trace.optimizer_of(optimizer)
@@ -67,6 +71,8 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
 
     def stepped(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if elsewhere():
+            if not torch.compiler.is_compiling() and not trace.deaf:
+                trace.note("another thread took optimizer steps as well: what it trained was not seen")
             return
         if trace.dozes:
             trace.counted(optimizer)
@@ -91,9 +97,14 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         trace.partial = False
         trace.rest()
         trace.lines.begin()
+        if trace.each_step is not None:
+            trace.each_step()
 
     patches.replace(Optimizer, "__init__", wrap_init)
-    handles = [hooks.register_optimizer_step_pre_hook(stepping), hooks.register_optimizer_step_post_hook(stepped)]
+    handles = [
+        hooks.register_optimizer_step_pre_hook(trace.guarded(stepping)),
+        hooks.register_optimizer_step_post_hook(trace.guarded(stepped)),
+    ]
 
     def remove() -> None:
         for handle in handles:

@@ -21,7 +21,7 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
     inside: list[bool] = []  # state_dict calls itself for every child
 
     def elsewhere() -> bool:
-        return bool(inside) or trace.deaf or threading.get_ident() != trace.thread
+        return torch.compiler.is_compiling() or bool(inside) or trace.deaf or threading.get_ident() != trace.thread
 
     def wrap_take(original: Any) -> Any:
         @wraps(original)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from trueloop.doctor.facts import Called, LossCalled, Stepped
 from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.nonfinite import columns_of, finite, is_mask, rows_of
+from trueloop.doctor.nonfinite import Kept, columns_of, finite, is_mask, keep, rows_of, with_batch
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
 
@@ -80,12 +80,14 @@ class NonFiniteInput(Rule):
         self._told = True
         rows, columns = rows_of(tensor), columns_of(tensor)
         which = f"sample {rows[0]}" if len(rows) == 1 else f"{len(rows)} of {len(tensor)} samples"
-        epoch = "" if self.trace.epoch is None else f" of epoch {self.trace.epoch}"
+        name = "target" if what.startswith("the targets") else "input"
+        path = keep(self.trace, with_batch(self.trace, [Kept(name, f"{what}, called at {place}", tensor)]))
         yield self.finding(
             f"{what} holds {_kinds(tensor)} in {which}" if rows else f"{what} holds {_kinds(tensor)}",
-            f"at step {self.trace.step}{epoch}, in a batch of shape {tuple(tensor.shape)}",
+            f"in a batch of shape {tuple(tensor.shape)}",
             *([f"samples {_listed(rows)}"] if rows else []),
             *([f"features {_listed(columns)}"] if columns else []),
+            *([f"the batch is kept in {path}"] if path else []),
             place=place,
         )
 

@@ -35,12 +35,26 @@ from trueloop.doctor.facts import (
     Stepping,
 )
 from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.nonfinite import RISKY, Break, finite, first_break, keep, suspects
+from trueloop.doctor.learnt import Learnt
+from trueloop.doctor.nonfinite import (
+    NO_GRAPH,
+    RISKY,
+    Break,
+    Kept,
+    finite,
+    first_break,
+    is_mask,
+    keep,
+    rows_of,
+    suspects,
+    with_batch,
+)
+from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from trueloop.doctor.trace import Trace
     from trueloop.doctor.vitals import Vitals
@@ -48,6 +62,7 @@ if TYPE_CHECKING:
 IN_A_ROW = 3  # losses, where no optimizer's step tells what becomes of them
 LEFT_OUT = 25  # steps that a scaler leaves out in a row: from 65536 it is at 0.002 by then
 GRAPH = 3_000  # nodes; larger graphs are not read at each step
+READ = 1_000_000  # values; what is larger, and has no graph, is not read
 
 
 class NonFiniteValue(Rule):
@@ -68,21 +83,37 @@ class NonFiniteValue(Rule):
         self._suspects: list[Break] = []
         self._place: Place | None = None
         self._steps = 0
-        self._batch: deque[tuple[str, Any]] = deque(maxlen=6)  # weak
-        self._held: dict[str, Tensor] = {}  # from the backward that may have broken until its step, if it is to be kept
+        self._lines = Learnt()
+        self._maker: tuple[int, Break] | None = None  # the first module of a pass that broke something without a graph
+        self._batch: deque[tuple[str, str, Any]] = deque(maxlen=6)  # weak
+        self._held: list[Kept] = []  # from the backward that may have broken until its step, if it is to be kept
 
     def module_called(self, fact: ModuleCalled) -> None:
-        if not self._told:
-            tag_module(fact)
+        if self._told:
+            return
+        tag_module(fact)
+        if fact.of.grad and (self._maker is None or self._maker[0] != fact.of.number):
+            broken = next(filter(_is_broken, tensors_in(fact.output, limit=2)), None)
+            if broken is not None and all(map(finite, tensors_in(fact.inputs, limit=4))):
+                name = f"{fact.name!r} ({type(fact.module).__name__})" if fact.name else type(fact.module).__name__
+                kind = "NaN" if bool(broken.isnan().any()) else "infinity"
+                what = f"the module {name} makes {kind} of finite inputs"
+                self._maker = (
+                    fact.of.number,
+                    Break(
+                        "", what, _forward_of(fact.module), None, rows_of(broken), len(broken) if broken.dim() else 0
+                    ),
+                )
 
     def called(self, fact: Called) -> None:
-        if fact.of.close and not self._told:
+        if fact.of.close and fact.of.grad and not self._told:
             for index, tensor in enumerate(tensors_in(fact.inputs, limit=3)):
-                self._remember(f"input.{fact.of.number}.{index}", tensor)
+                about = f"argument {index} of {fact.of.model.kind}, called at {fact.of.place}"
+                self._remember("input", about, tensor)
 
     def loss_called(self, fact: LossCalled) -> None:
-        if self.trace.close and not self._told:
-            self._remember("target", fact.target)
+        if self.trace.close and not self._told and (fact.of is None or fact.of.grad):
+            self._remember("target", f"the targets of {fact.kind}, called at {fact.place}", fact.target)
 
     def stepping(self, fact: Stepping) -> None:
         self._closure = fact.has_closure
@@ -96,6 +127,8 @@ class NonFiniteValue(Rule):
                 return None
             values = tuple(float(loss) for loss in fact.losses)
         self._place = fact.place
+        if self.trace.lines.kept:
+            self._lines.learn(fact.graph)
         if not fact.passes:  # what came before was not heard
             self._batch.clear()
         if self._broken is None:
@@ -115,7 +148,7 @@ class NonFiniteValue(Rule):
             self._hold()
             bad = [parameter for parameter in fact.graph.parameters.values() if not finite(parameter)]
             phase = f"{self.trace.name_of(bad[0])} was not finite before this forward pass" if bad else "forward"
-            self._broken = phase, None if bad else first_break(fact.graph), fact.place
+            self._broken = phase, None if bad else self._origin(fact), fact.place
         return self._tell() if self._bad >= (LEFT_OUT if fact.scaled else IN_A_ROW) else None
 
     def backward_ended(self, fact: BackwardEnded) -> Iterator[Finding] | None:
@@ -135,6 +168,7 @@ class NonFiniteValue(Rule):
             return None
         vitals = fact.vitals
         if self._broken is None and (vitals is None or _are_finite(vitals)):
+            self._batch.clear()
             return None
         parameters = fact.optimizer.parameters()
         # A norm may overflow where all values are finite, so the values themselves decide.
@@ -161,21 +195,29 @@ class NonFiniteValue(Rule):
             return None
         return self._tell()
 
-    def _remember(self, name: str, tensor: Tensor) -> None:
+    def _origin(self, fact: BackwardBegun) -> Break | None:
+        """What broke first; of what has no graph, only modules and the batch are known."""
+        found = first_break(fact.graph, self._lines.finder(fact.graph))
+        if found is None or found.what in (NO_GRAPH, "NaN", "a sum that overflows"):
+            if self._maker is not None and self._maker[0] in (one.number for one in fact.passes):
+                return self._maker[1]
+            if found is not None and found.what == NO_GRAPH and any(_is_broken(one.tensor) for one in self._alive()):
+                return found._replace(what="data that is not finite")
+        return found
+
+    def _remember(self, name: str, about: str, tensor: Tensor) -> None:
         from torch.utils.weak import TensorWeakRef
 
-        self._batch.append((name, TensorWeakRef(tensor)))
+        self._batch.append((name, about, TensorWeakRef(tensor)))
 
     def _hold(self) -> None:
         """A batch that was made within a line dies with its graph, which backward frees."""
         if self.trace.save_to is not None:
             self._held = self._alive()
 
-    def _alive(self) -> dict[str, Tensor]:
-        batch = {name: tensor for name, ref in self._batch if (tensor := ref()) is not None}
-        if batch or self.trace.last_batch is None:
-            return batch
-        return {f"batch.{index}": tensor for index, tensor in enumerate(self.trace.last_batch.tensors)}
+    def _alive(self) -> list[Kept]:
+        alive = [Kept(name, about, tensor) for name, about, ref in self._batch if (tensor := ref()) is not None]
+        return with_batch(self.trace, alive)
 
     def _suspect(self, fact: BackwardBegun) -> None:
         """Before a backward: operations whose slope is not finite; only where the graph holds any of the kind."""
@@ -183,7 +225,7 @@ class NonFiniteValue(Rule):
         if risky is None:
             nodes = fact.graph.nodes
             risky = self._risky[fact.place] = len(nodes) < GRAPH and any(node.op in RISKY for node in nodes)
-        self._suspects = suspects(fact.graph) if risky else []
+        self._suspects = suspects(fact.graph, self._lines.finder(fact.graph)) if risky else []
 
     def _gradient(self, parameters: list[Tensor]) -> Break:
         """The gradient that broke: the nearest to the loss, as far as the optimizer's order tells."""
@@ -194,9 +236,8 @@ class NonFiniteValue(Rule):
         assert self._broken is not None
         self._told = True
         phase, origin, place = self._broken
-        epoch = "" if self.trace.epoch is None else f", epoch {self.trace.epoch}"
         batch = self._held or self._alive()
-        evidence = [f"first to break: {phase}", f"at step {self.trace.step}{epoch}"]
+        evidence = [f"first to break: {phase}"]
         if origin is None:
             message = "the loss is not finite"
         else:
@@ -204,10 +245,14 @@ class NonFiniteValue(Rule):
             message = f"{origin.what} ({origin.op}{inside}) makes values that are not finite"
             if origin.what == "NaN":
                 message = f"NaN comes out of {origin.op}{inside}"
-            if origin.rows and (not batch or any(t.dim() and len(t) == origin.size for t in batch.values())):
+            elif origin.what == NO_GRAPH:
+                message = f"{origin.what} (from data or constants) is not finite where {origin.op}{inside} takes it"
+            elif not origin.op:
+                message = origin.what
+            if origin.rows and (not batch or any(t.dim() and len(t) == origin.size for _, _, t in batch)):
                 more = f" and {len(origin.rows) - 10} more" if len(origin.rows) > 10 else ""
                 evidence.append(f"samples {', '.join(map(str, origin.rows[:10]))}{more} of the batch")
-        if self.trace.save_to is not None and batch and (path := keep(self.trace.save_to, self.trace.step, batch)):
+        if path := keep(self.trace, batch):
             evidence.append(f"the batch is kept in {path}")
         self._held.clear()
         where = origin.place if origin is not None else None
@@ -217,6 +262,18 @@ class NonFiniteValue(Rule):
 
     def passed(self) -> str | None:
         return "losses, gradients and weights are finite" if self._steps and not self._told else None
+
+
+def _is_broken(tensor: Tensor) -> bool:
+    """Whether a tensor without a graph is not finite; asked where its values are at hand."""
+    near = tensor.device.type == "cpu" and tensor.numel() <= READ and tensor.grad_fn is None
+    return near and not finite(tensor) and not is_mask(tensor)
+
+
+def _forward_of(module: nn.Module) -> Place | None:
+    """Where the user's own module says what it does."""
+    code = getattr(type(module).forward, "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno) if code is not None and is_users(code.co_filename) else None
 
 
 def _are_finite(vitals: Vitals) -> bool:

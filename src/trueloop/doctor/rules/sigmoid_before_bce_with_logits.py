@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trueloop.doctor.activations import in_module
 from trueloop.doctor.endings import ending
 from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
@@ -69,9 +70,10 @@ class SigmoidBeforeBceWithLogits(Rule):
                 return  # softmax-over-one-value's
             where = node.place or fact.place
             low, high = ends(fact.input) or (0.0, 0.0)
+            self._looks[fact.place] = LOOKS
             yield self.finding(
                 f"the input of BCE-with-logits has passed a {op.lower()} already, and the loss applies a sigmoid to it",
-                f"{op}Backward0 made it; its values lie between {low:.3g} and {high:.3g}",
+                f"{op}Backward0 made it{in_module(node)}; its values lie between {low:.3g} and {high:.3g}",
                 place=where,
                 related=[(fact.place, "the loss that applies a sigmoid by itself")] if where != fact.place else (),
             )

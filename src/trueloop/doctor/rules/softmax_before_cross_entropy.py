@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trueloop.doctor.activations import in_module
 from trueloop.doctor.endings import SOFTMAXES, class_dimension, ending
 from trueloop.doctor.facts import LossCalled
 from trueloop.doctor.findings import Finding, Place
@@ -78,9 +79,10 @@ class SoftmaxBeforeCrossEntropy(Rule):
                 if op == "LogSoftmax"
                 else "a softmax of it: the scores are squashed twice"
             )
+            self._looks[fact.place] = LOOKS
             yield self.finding(
                 f"the input of cross_entropy is already a {what}, and the loss takes {twice}",
-                f"{op}Backward0 made it; values from {low:.3g} to {high:.3g}"
+                f"{op}Backward0 made it{in_module(node)}; values from {low:.3g} to {high:.3g}"
                 + rows.replace("rows", "the exponentials of its rows" if op == "LogSoftmax" else "rows"),
                 place=where,
                 related=[(fact.place, "the loss that applies a softmax by itself")] if where != fact.place else (),

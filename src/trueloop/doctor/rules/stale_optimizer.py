@@ -58,7 +58,7 @@ class StaleOptimizer(Rule):
         self._strangers = False  # one of them is a parameter that no optimizer holds
         self._stale: dict[int, int] = {}  # optimizer -> steps in a row
         self._told: set[int] = set()
-        self._called: dict[int, int] = {}  # model -> the step at which it was called last
+        self._called: dict[int, int] = {}  # model -> how many steps had been heard when it was called last
         self._steps = 0
 
     def backward_begun(self, fact: BackwardBegun) -> None:
@@ -68,7 +68,7 @@ class StaleOptimizer(Rule):
             self._place = fact.place
 
     def called(self, fact: Called) -> None:
-        self._called[fact.of.model.number] = self.trace.step
+        self._called[fact.of.model.number] = self.trace.heard
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
         if not self._reached:
@@ -105,7 +105,7 @@ class StaleOptimizer(Rule):
         self._stale.clear()
 
     def _without_a_model(self, parameters: list[Tensor]) -> list[Tensor]:
-        used = [seen for seen in self.trace.models if self._called.get(seen.number, -IDLE) > self.trace.step - IDLE]
+        used = [seen for seen in self.trace.models if self._called.get(seen.number, -IDLE) > self.trace.heard - IDLE]
         modules = [module for seen in used if (module := seen.module) is not None]
         owned = {id(parameter) for module in modules for parameter in module.parameters()}
         return [parameter for parameter in parameters if id(parameter) not in owned]

@@ -48,7 +48,7 @@ class SyncEveryStep(Rule):
         read[3] += fact.seconds
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
-        steps = self.trace.step
+        steps = self.trace.heard
         if steps < STEPS:
             return
         for (kind, place), (times, in_steps, _, seconds) in self._read.items():
