@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trueloop.doctor import suppress
-from trueloop.doctor.catalogue import dynamic_rules
+from trueloop.doctor.catalogue import rules_by_code
 from trueloop.doctor.findings import Level
 from trueloop.doctor.rule import about_of
 from trueloop.doctor.settings import named
@@ -64,9 +64,10 @@ def pages() -> tuple[Page, ...]:
         'Gradients are never cleared: each step uses the sum of all gradients so far.'
     """
     found = []
-    for rule in dynamic_rules():
+    for rule in rules_by_code():
         file = sys.modules[rule.__module__]
-        fires, silent = getattr(file, "FIRES", {}), getattr(file, "SILENT", {})
+        fires = getattr(file, "FIRES", None) or getattr(file, "READ_FIRES", {})
+        silent = getattr(file, "SILENT", None) or getattr(file, "READ_SILENT", {})
         found.append(
             Page(rule.name, rule.code, rule.level, rule.certainty, rule.seen_by, about_of(rule), fires, silent)
         )

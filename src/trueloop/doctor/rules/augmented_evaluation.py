@@ -21,9 +21,6 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-import libcst as cst
-from libcst import matchers
-
 from trueloop.doctor.facts import Evaluated, Fetched
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.places import is_users
@@ -308,6 +305,9 @@ def _random_transform(dataset: values.Object) -> str:
 
 def _always_transforms(dataset: values.Object) -> bool:
     """Whether each sample goes through it: so it is with torchvision's; a class of the user's must ask nothing else."""
+    import libcst as cst
+    from libcst import matchers
+
     if isinstance(dataset.cls, str):
         return dataset.cls.startswith("torchvision.datasets.")
     get = dataset.cls.find("__getitem__")

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import libcst as cst
-
 from trueloop.doctor.facts import ForwardFailed, ModuleCalled
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
@@ -175,6 +173,8 @@ def _length(value: values.Value, depth: int = 12) -> int | None:
 
 
 def _dropping(program: Program, loader: values.Object) -> Fix | None:
+    import libcst as cst
+
     if loader.at.unit is not program.unit or not isinstance(loader.node, cst.Call):
         return None
     title = "leave out the last, smaller batch"

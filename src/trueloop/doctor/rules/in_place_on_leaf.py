@@ -15,16 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import libcst as cst
-from libcst import matchers
-
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
-
-_UPDATE = matchers.AugAssign(target=matchers.Attribute(attr=matchers.Name("data")))
 
 
 class InPlaceOnLeaf(Rule):
@@ -39,14 +34,19 @@ class InPlaceOnLeaf(Rule):
 
 def in_source(program: Program) -> Iterator[Checked]:
     """``.data`` of a thing is changed by that thing's gradient."""
+    import libcst as cst
+    from libcst import matchers
+
     text = program.unit.tree.code
     if ".data" not in text or ".grad" not in text or "backward(" not in text:
         return
-    for node in matchers.findall(program.unit.tree, _UPDATE):
+    of_data = matchers.AugAssign(target=matchers.Attribute(attr=matchers.Name("data")))
+    gradient = matchers.Attribute(attr=matchers.Name("grad"))
+    for node in matchers.findall(program.unit.tree, of_data):
         if not isinstance(node, cst.AugAssign) or not isinstance(node.target, cst.Attribute):
             continue
         whose = program.unit.text(node.target.value)
-        if not any(program.unit.text(one) == f"{whose}.grad" for one in matchers.findall(node.value, _GRAD)):
+        if not any(program.unit.text(one) == f"{whose}.grad" for one in matchers.findall(node.value, gradient)):
             continue
         finding = program.finding(
             InPlaceOnLeaf,
@@ -57,8 +57,6 @@ def in_source(program: Program) -> Iterator[Checked]:
         )
         yield Checked(finding)
 
-
-_GRAD = matchers.Attribute(attr=matchers.Name("grad"))
 
 READ_FIRES = {
     "by hand": """

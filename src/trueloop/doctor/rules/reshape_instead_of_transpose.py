@@ -18,9 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import libcst as cst
-from libcst import matchers
-
 from trueloop.doctor.facts import Called
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
@@ -28,6 +25,8 @@ from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.mending import replaced
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.source.program import Program
 
 
@@ -70,6 +69,9 @@ class ReshapeInsteadOfTranspose(Rule):
 
 def in_source(program: Program) -> Iterator[Checked]:
     """A tensor's dimensions are read into names, and the tensor is reshaped to the same names in another order."""
+    import libcst as cst
+    from libcst import matchers
+
     text = program.unit.tree.code
     if ".view(" not in text and ".reshape(" not in text:
         return
@@ -80,7 +82,9 @@ def in_source(program: Program) -> Iterator[Checked]:
             if not isinstance(line, cst.SimpleStatementLine):
                 sizes.clear()  # what a branch or a loop does is not followed
                 continue
-            for call in matchers.findall(line, _RESHAPE):
+            for call in matchers.findall(
+                line, matchers.Call(func=matchers.Attribute(attr=matchers.Name("view") | matchers.Name("reshape")))
+            ):
                 found = _exchanged(program, call, sizes) if isinstance(call, cst.Call) else None
                 if found is not None:
                     yield found
@@ -89,13 +93,13 @@ def in_source(program: Program) -> Iterator[Checked]:
                     _learn(program, statement, sizes)
 
 
-_RESHAPE = matchers.Call(func=matchers.Attribute(attr=matchers.Name("view") | matchers.Name("reshape")))
-
-
 def _learn(
     program: Program, statement: cst.Assign | cst.AnnAssign | cst.AugAssign, sizes: dict[str, list[str]]
 ) -> None:
     """``n, t, f = x.shape`` is noted; what is assigned anew is no longer known."""
+    import libcst as cst
+    from libcst import matchers
+
     told = program.unit.text
     targets = [one.target for one in statement.targets] if isinstance(statement, cst.Assign) else [statement.target]
     names = [told(name) for target in targets for name in matchers.findall(target, matchers.Name())]
@@ -111,6 +115,8 @@ def _learn(
 
 
 def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) -> Checked | None:
+    import libcst as cst
+
     told = program.unit.text
     thing = told(call.func.value) if isinstance(call.func, cst.Attribute) else ""
     given, old = [told(one.value) for one in call.args], sizes.get(thing)

@@ -17,13 +17,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import libcst as cst
-from libcst import matchers
-
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.source.program import Program
 
 _TEST = re.compile(r"(^|[_.])test(_|$)", re.IGNORECASE)
@@ -43,6 +42,9 @@ class SelectedOnTest(Rule):
 
 def in_source(program: Program) -> Iterator[Checked]:
     """A comparison of a test score with the best one so far keeps both the score and the weights."""
+    import libcst as cst
+    from libcst import matchers
+
     text = program.unit.tree.code
     if "backward(" not in text or not _KEEPS.search(text) or _VALIDATION.search(text.replace(".eval(", "")):
         return
@@ -64,6 +66,8 @@ def in_source(program: Program) -> Iterator[Checked]:
 
 def _kept(program: Program, node: cst.If) -> tuple[str, str] | None:
     """The score that is called test and the name that keeps the best of them, where the weights are kept with it."""
+    import libcst as cst
+
     test = node.test
     if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
         return None

@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import libcst as cst
-
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source.events import Operated
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.values import Constant, Items, Tensor, Unknown, Value, constant
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.source.program import Program
 
 STACKS = ("stack", "array", "asarray", "vstack", "tensor")
@@ -88,6 +88,8 @@ def _width(value: Value) -> int | None:
 
 def _each_place(node: cst.CSTNode) -> bool:
     """Whether it is ``[… for i in range(n)]``, or from a place on."""
+    import libcst as cst
+
     if not isinstance(node, cst.ListComp) or node.for_in.ifs or node.for_in.inner_for_in is not None:
         return False
     over = node.for_in.iter
