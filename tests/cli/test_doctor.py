@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import trueloop
 from trueloop.cli.doctor import _parser, output_file, put
 from trueloop.doctor.output import Report
 from trueloop.doctor.pages import pages, written
+from trueloop.errors import ArgumentError
 
 Command = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -237,3 +239,13 @@ def test_the_pages_in_docs_are_up_to_date() -> None:
     folder = ROOT / "docs/rules"
     there = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.md")}
     assert there == written(), "run: python -m trueloop.doctor.pages docs/rules"
+
+
+def test_a_script_that_is_not_there_leaves_nobody_listening(tmp_path: Path) -> None:
+    from trueloop.doctor.listen import heard
+    from trueloop.doctor.script import Script, run
+
+    import_module("torch")
+    with pytest.raises(ArgumentError, match="found no such file"):
+        run(Script(str(tmp_path / "gone.py")), lambda ran: 0)
+    assert not heard()

@@ -181,6 +181,8 @@ def run(
             return INTERRUPTED
         except BaseException as error:
             if isinstance(error, ArgumentError) and raised_by_us(error):
+                if ran.ear is not None:
+                    ran.ear.finish(error)
                 raise
             show(error)
             ran.failed, ran.error = True, f"{type(error).__name__}: {error}"
