@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from trueloop.doctor.output import plain, screen
+from trueloop.doctor.findings import plain
+from trueloop.doctor.output import screen
 from trueloop.doctor.pages import HUNDREDS, pages
 
 

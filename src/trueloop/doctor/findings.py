@@ -100,12 +100,22 @@ class Finding:
             "file": self.file,
             "line": self.line,
             "source": self.place.source if self.place else "",
-            "message": self.message,
-            "evidence": list(self.evidence),
-            "meaning": self.meaning,
-            "help": self.help,
+            "message": plain(self.message),
+            "evidence": [plain(one) for one in self.evidence],
+            "meaning": plain(self.meaning),
+            "help": plain(self.help),
             "step": self.step,
             "epoch": self.epoch,
             "related": [{"file": place.file, "line": place.line, "label": label} for place, label in self.related],
             "explains": list(self.explains),
         }
+
+
+def plain(text: str) -> str:
+    """Code as rules write it, between two backquotes, is between one.
+
+    Example:
+        >>> plain("call ``step()``")
+        'call `step()`'
+    """
+    return text.replace("``", "`")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from trueloop.doctor.findings import LEVELS, Certainty, Finding, Level, Place
-from trueloop.doctor.output import Report, Sentence, plain
+from trueloop.doctor.findings import LEVELS, Certainty, Finding, Level, Place, plain
+from trueloop.doctor.output import Report, Sentence
 from trueloop.doctor.output.text import WIDTH, Paint
 from trueloop.doctor.output.text import write as write_text
 from trueloop.doctor.rule import about_of

@@ -15,7 +15,6 @@ from typing import Any
 
 from trueloop.errors import TrueloopError
 from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, Saved, SaveFailed, StepEnded
-from trueloop.observers.backquotes import as_dict
 from trueloop.observers.read import SECONDS_PENDING, STEPS_PENDING, read
 
 UNWRITTEN_BYTES = 64 * 2**20
@@ -189,7 +188,7 @@ def _line(event: RunStarted | EvalEnded | EpochEnded | Saved | SaveFailed | Foun
         case Saved():
             fields["path"] = str(event.path)
         case Found():
-            fields["finding"] = as_dict(event.finding)
+            fields["finding"] = event.finding.as_dict()
     return _dump(type(event).__name__, now, fields)
 
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from trueloop.events import EpochEnded, EvalEnded, Event, Found, RunEnded, RunStarted, SaveFailed, StepEnded
-from trueloop.observers.backquotes import plain
 from trueloop.observers.screen import Screen, choose_screen
 
 if TYPE_CHECKING:
@@ -218,7 +217,8 @@ class Progress:
 
 def _finding(finding: Finding) -> str:
     where = f" ({finding.place})" if finding.place else ""
-    return plain(f"{finding.level}[{finding.name}]: {finding.message}{where}. {finding.help}")
+    said = finding.as_dict()
+    return f"{finding.level}[{finding.name}]: {said['message']}{where}. {said['help']}"
 
 
 def _joined(*facts: str) -> str:

@@ -61,16 +61,6 @@ def written(report: Report, form: Format) -> str:
     return write(report)
 
 
-def plain(text: str) -> str:
-    """Code as rules write it, between two backquotes, is between one.
-
-    Example:
-        >>> plain("call ``step()``")
-        'call `step()`'
-    """
-    return text.replace("``", "`")
-
-
 def shown_path(file: str, below: Path | None = None) -> str:
     """A file as people write it: relative, if it is below a folder; that is the working directory, if none is named.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trueloop.doctor.findings import Finding
-from trueloop.doctor.output import Report, plain, repository, shown_path
+from trueloop.doctor.findings import Finding, plain
+from trueloop.doctor.output import Report, repository, shown_path
 
 KINDS = {"error": "error", "warning": "warning", "note": "notice"}
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from trueloop.doctor.findings import Finding
-from trueloop.doctor.output import Report, plain
+from trueloop.doctor.output import Report
 
 
 def write(report: Report) -> str:
@@ -17,21 +15,12 @@ def write(report: Report) -> str:
         ['findings', 'passed', 'unseen', 'ignored', 'script', 'steps', 'complete']
     """
     whole = {
-        "findings": [_one(finding) for finding in report.findings],
+        "findings": [finding.as_dict() for finding in report.findings],
         "passed": [sentence._asdict() for sentence in report.passed],
         "unseen": [sentence._asdict() for sentence in report.unseen],
-        "ignored": [_one(finding) for finding in report.kept_back],
+        "ignored": [finding.as_dict() for finding in report.kept_back],
         "script": report.script,
         "steps": report.steps,
         "complete": report.over,
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-
-
-def _one(finding: Finding) -> dict[str, Any]:
-    told = finding.as_dict()
-    return (
-        told
-        | {key: plain(told[key]) for key in ("message", "meaning", "help")}
-        | {"evidence": [plain(one) for one in finding.evidence]}
-    )

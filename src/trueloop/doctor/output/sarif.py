@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trueloop import __version__
-from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.output import Report, Sentence, plain, repository, shown_path
+from trueloop.doctor.findings import Finding, Place, plain
+from trueloop.doctor.output import Report, Sentence, repository, shown_path
 from trueloop.doctor.pages import Page, markdown, pages
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -7,8 +7,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.output import Report, counted, plain, shown_path
+from trueloop.doctor.findings import Finding, Place, plain
+from trueloop.doctor.output import Report, counted, shown_path
 
 WIDTH = 100
 LONGEST = 140  # of a line of code, in columns; the rest of it is cut off

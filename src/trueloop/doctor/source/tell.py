@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.output import Format, Report, plain, shown_path, text, written
+from trueloop.doctor.findings import Finding, Place, plain
+from trueloop.doctor.output import Format, Report, shown_path, text, written
 from trueloop.doctor.source.fixes import Checked, Fix, diff
 from trueloop.doctor.source.read import Source
 
