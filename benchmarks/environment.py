@@ -1,4 +1,4 @@
-"""The environments: ours, and those with the peers, ``.bench-venv`` and ``.diagnosis-venv``, which are made here."""
+"""The environments: ours, and those of others, made here: ``.bench-venv``, ``.diagnosis-venv``, ``.check-venv``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ FOLDER = ROOT / ".bench-venv"
 LIST = ROOT / "benchmarks" / "peers.txt"
 DIAGNOSIS_FOLDER = ROOT / ".diagnosis-venv"
 DIAGNOSIS_LIST = ROOT / "benchmarks" / "diagnosis" / "peers.txt"
+SOURCES_FOLDER = ROOT / ".check-venv"
+SOURCES_LIST = ROOT / "benchmarks" / "reading.txt"
 
 
 def ours() -> Path:
@@ -29,6 +31,22 @@ def peers() -> tuple[Path, dict[str, str]]:
 def diagnosis_peers() -> tuple[Path, dict[str, str]]:
     """The same for the tools that diagnose."""
     return _environment(DIAGNOSIS_FOLDER, DIAGNOSIS_LIST)
+
+
+def sources() -> Path:
+    """The folder with the packages that the check reads, ``.check-venv``: their sources alone, they never run."""
+    wanted, stamp = SOURCES_LIST.read_text(), SOURCES_FOLDER / ".made"
+    python = SOURCES_FOLDER / "bin" / "python"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        if not python.exists():
+            say(f"making {SOURCES_FOLDER}")
+            subprocess.run([sys.executable, "-m", "venv", SOURCES_FOLDER], check=True)
+        (SOURCES_FOLDER / ".gitignore").write_text("*\n")
+        problem = _pip(python, "--no-deps", "-r", str(SOURCES_LIST))
+        if problem:
+            raise SystemExit(f"{SOURCES_LIST.name} cannot be installed into {SOURCES_FOLDER}: {problem}")
+        stamp.write_text(wanted)
+    return next((SOURCES_FOLDER / "lib").glob("python*/site-packages"))
 
 
 def version_of(python: Path, package: str) -> str:

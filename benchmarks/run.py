@@ -10,7 +10,9 @@ case and leaves the others' sections in ``RESULTS.md``; ``--accuracy`` runs the 
 
 ``--only diagnosis`` runs ``trueloop doctor`` on a folder of scripts, and sets it beside what other tools said of them,
 which is kept (``diagnosis/said``); ``--ask torch-audit`` has one of those look at the scripts that it has not seen yet,
-``--minutes`` bounds each tool. Without the folder, that case is left out.
+``--minutes`` bounds each tool. ``--only checking`` does the same for ``trueloop check`` and the tools that only read,
+which takes seconds. Without the folder, both are left out. ``--only reading`` makes ``.check-venv``, and has the check
+read torch and what is built on it.
 
 A new variant is a function ``(work, epochs) -> Trained`` in ``peers/`` and a line in a case. A new case is a file in
 ``cases/`` with ``measure`` and ``section``, and a line below.
@@ -29,7 +31,18 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the project, so that this folder's files shadow nothing
 
 from benchmarks import environment, machine, table  # noqa: E402
-from benchmarks.cases import accuracy, cnn, diagnosis, listening, overhead, regression, saving, startup  # noqa: E402
+from benchmarks.cases import (  # noqa: E402
+    accuracy,
+    checking,
+    cnn,
+    diagnosis,
+    listening,
+    overhead,
+    reading,
+    regression,
+    saving,
+    startup,
+)
 from benchmarks.rounds import How, Pool, Rounds, say  # noqa: E402
 
 CASES: dict[str, ModuleType] = {
@@ -41,20 +54,22 @@ CASES: dict[str, ModuleType] = {
     "listening": listening,
 }
 RESULTS = machine.ROOT / "benchmarks" / "RESULTS.md"
-DIAGNOSIS = "diagnosis"
-"""A case that trains nothing: scripts, each in a process of its own."""
+DIAGNOSIS, CHECKING, READING = "diagnosis", "checking", "reading"
+"""Cases that train nothing: scripts, each run in a process of its own, or only read; and what others wrote, read."""
 THREADS = (1, 2)
 
 
 def main() -> None:
     """Measures what is asked for, writes and prints it."""
     asked = _arguments()
-    names = [name for name in (*CASES, DIAGNOSIS) if name in (asked.only or (*CASES, DIAGNOSIS))]
+    every = (*CASES, DIAGNOSIS, CHECKING, READING)
+    names = [name for name in every if name in (asked.only or every)]
     how = How(ours=environment.ours(), peers=None, rounds=2 if asked.quick else asked.rounds, quick=asked.quick)
     if not asked.no_peers and not asked.accuracy and {"regression", "cnn"} & set(names):
         how.peers, how.peers_missing = environment.peers()
     started = time.monotonic()
-    order = sorted(module.TITLE for module in (*CASES.values(), accuracy, diagnosis))
+    titles = [module.TITLE for module in (*CASES.values(), accuracy, diagnosis, checking, reading)]
+    order = sorted(titles, key=lambda title: int(title.partition(".")[0]))
     sections: dict[str, str] = {}
     for sections in _accuracy(how, asked.seeds, asked.epochs) if asked.accuracy else _all(how, names, asked):
         if not asked.quick:  # after each part, so that a run that is broken off leaves what it has
@@ -69,13 +84,21 @@ def main() -> None:
 def _all(how: How, names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, str]]:
     """All sections so far, again and again."""
     sections: dict[str, str] = {}
-    training = [name for name in names if name != DIAGNOSIS]
+    training = [name for name in names if name in CASES]
     for sections in _measured(how, training) if training else ():
         yield sections
     if DIAGNOSIS in names and (asked.cases.is_dir() or asked.only):
         result = diagnosis.measure(how, asked.cases, asked.ask, asked.minutes)
         body = f"{machine.stamp(result.disturbance.share)}\n\n{diagnosis.section(result)}"
-        yield sections | {diagnosis.TITLE: body}
+        sections = sections | {diagnosis.TITLE: body}
+        yield sections
+    if CHECKING in names and (asked.cases.is_dir() or asked.only):
+        body = f"{machine.stamp()}\n\n{checking.section(checking.measure(how, asked.cases, asked.ask))}"
+        sections = sections | {checking.TITLE: body}
+        yield sections
+    if READING in names:
+        read = reading.measure(how)
+        yield sections | {reading.TITLE: f"{machine.stamp(read.disturbance.share)}\n\n{reading.section(read)}"}
 
 
 def _measured(how: How, names: list[str]) -> Iterator[dict[str, str]]:
@@ -132,7 +155,8 @@ in which every variant runs once, in random order, each in a process of its own;
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="2 short rounds, to see that all works; writes nothing")
-    parser.add_argument("--only", action="append", choices=[*CASES, DIAGNOSIS], help="this case only; may be repeated")
+    every = [*CASES, DIAGNOSIS, CHECKING, READING]
+    parser.add_argument("--only", action="append", choices=every, help="this case only; may be repeated")
     parser.add_argument("--no-peers", action="store_true", help="the loop by hand and trueloop only")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each case (default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="the slow comparison of accuracy, and nothing else")
@@ -141,8 +165,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cases", type=Path, default=diagnosis.FOLDER, help="the scripts to diagnose (default: %(default)s)"
     )
+    readers = [reader.package for reader in checking.PEERS]
     parser.add_argument(
-        "--ask", action="append", default=[], choices=list(diagnosis.PEERS), help="a tool to ask of scripts new to it"
+        "--ask",
+        action="append",
+        default=[],
+        choices=list(dict.fromkeys([*diagnosis.PEERS, *readers])),
+        help="a tool to ask of scripts new to it",
     )
     parser.add_argument("--minutes", type=float, default=60, help="of diagnosis, for each tool (default: %(default)s)")
     return parser.parse_args()

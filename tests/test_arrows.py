@@ -52,7 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors"},
     "checkpoint": {"errors", "events", "data", "step"},
     "testing": {"errors", "events", "plan", "checkpoint"},
-    "consult": {"events", "doctor"},
+    "hindsight": {"errors", "events", "doctor"},
+    "consult": {"events", "doctor", "hindsight"},
     "doctor": {"errors"},  # never the trainer: it listens to torch
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},

@@ -85,6 +85,7 @@ def measure(how: How, folder: Path, ask: Sequence[str], minutes: float) -> Diagn
     for package, tool in PEERS.items():
         asked = package in ask and package not in missing
         version, looks = store.load(package, environment.version_of(python, package) if asked else None)
+        looks = {case.name: looks[case.name] for case in cases if case.name in looks}  # others are of `checking`
         rest = [case for case in cases if asked and not _seen(case, looks, sample)]
         for case, look in _looks(tool, rest[:2] if how.quick else rest, sample, python, watch, minutes):
             looks[case.name] = look

@@ -56,11 +56,11 @@ class UnknownNameError(ArgumentError):
         "unknown metric 'acuracy'; did you mean 'accuracy'? Known: accuracy, loss"
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, file: Path | None = None) -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")
+        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}", file=file)
 
 
 class RunFolderError(ArgumentError):

@@ -62,6 +62,7 @@ from trueloop.setup import (
 from trueloop.step import Settings
 
 if TYPE_CHECKING:
+    from trueloop.doctor.findings import Finding
     from trueloop.examine import Examined
     from trueloop.verify_resume.verdict import Verdict
 
@@ -472,7 +473,13 @@ class Trainer:
         if not self.model.training:
             self.model.train()
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
-        return consulted(events) if self.choices.doctor else events
+
+        def wrong_already() -> Iterator[Finding]:
+            from trueloop.examine.at_start import at_start
+
+            return at_start(self.model, run, train, val)
+
+        return consulted(events, run, wrong_already) if self.choices.doctor else events
 
     def _deterministic(self, run: Run) -> Events:
         with deterministic_kernels(True):

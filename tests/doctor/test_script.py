@@ -287,7 +287,7 @@ WORKERS = """
 """
 
 
-def test_workers_and_processes_of_its_own_work_and_are_told_of_once(tmp_path: Path) -> None:
+def test_workers_and_processes_of_its_own_work(tmp_path: Path) -> None:
     write(tmp_path / "train.py", WORKERS)
     plain = start(tmp_path, *PYTHON, "train.py")
     heard, report = doctored(tmp_path, WORKERS)
@@ -295,8 +295,7 @@ def test_workers_and_processes_of_its_own_work_and_are_told_of_once(tmp_path: Pa
     assert heard.out == plain.out
     assert heard.err.count("written to") == 1
     sentences = [one["text"] for one in report["unseen"] if one["name"] is None]
-    assert sum("processes of its own" in sentence for sentence in sentences) == 1
-    assert any("no training was heard" in sentence for sentence in sentences)
+    assert sentences == ["the script trained nothing: there was no backward and no optimizer step"]
 
 
 def test_a_forked_process_dies_of_a_signal_that_comes_at_once(tmp_path: Path) -> None:

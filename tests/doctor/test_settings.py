@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
 import pytest
 
 from trueloop.doctor.findings import Finding, Level
-from trueloop.doctor.settings import Rules, Settings, read
+from trueloop.doctor.settings import Rules, Settings, below, read
 from trueloop.errors import ArgumentError
 
 KNOWN = {"missing-zero-grad": 101, "broadcast-loss": 304, "softmax-before-cross-entropy": 301, "overfitting": 601}
@@ -66,6 +67,7 @@ def test_a_wrong_setting_is_told_with_its_value(tmp_path: Path, table: str, mess
     with pytest.raises(ArgumentError) as raised:
         read(tmp_path)
     assert message in str(raised.value)
+    assert raised.value.file == tmp_path / "pyproject.toml"
 
 
 @pytest.mark.parametrize("key", ["select", "ignore"])
@@ -113,3 +115,36 @@ def test_a_rule_that_is_none_is_told(entry: str) -> None:
 )
 def test_the_level_that_decides(fail_on: Level, level: Level, fails: bool) -> None:
     assert Settings(fail_on=fail_on).fails([Finding("x", 1, level, "certain", "…")]) == fails
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "fits"),
+    [
+        ("old", "/p/old", True),
+        ("old", "/p/a/b/old", True),
+        ("old", "/p/older", False),
+        ("old", "/q/old", False),
+        ("*_pb2.py", "/p/a/x_pb2.py", True),
+        ("a/old/", "/p/a/old", True),
+        ("./a/old", "/p/a/old", True),
+        ("a/old", "/p/b/a/old", False),
+        ("a/*.py", "/p/a/b/c.py", True),
+        ("**/b/c.py", "/p/b/c.py", True),
+        ("a/**/c.py", "/p/a/b/c.py", True),
+        ("a/**/c.py", "/p/a/c.py", True),
+        ("/q/old", "/q/old", True),
+        ("", "/p", False),
+    ],
+)
+def test_what_is_excluded_as_ruff_would(entry: str, path: str, fits: bool) -> None:
+    assert any(fnmatch.fnmatchcase(path, pattern) for pattern in below(Path("/p"), entry)) is fits
+
+
+def test_excluded_paths_are_those_of_the_files_folder(tmp_path: Path) -> None:
+    odd = written(tmp_path / "[a]*", "[tool.trueloop]\nexclude = ['old', 'a/b']")
+    first, *others = read(odd).exclude
+    assert fnmatch.fnmatchcase(str(odd.resolve() / "c" / "old"), first)
+    assert any(fnmatch.fnmatchcase(str(odd.resolve() / "a/b"), one) for one in others)
+    written(odd, "[tool.trueloop]\nexclude = [1]")
+    with pytest.raises(ArgumentError, match="exclude is to be a list of names and paths"):
+        read(odd)

@@ -117,6 +117,10 @@ def test_a_misspelt_name_gets_the_nearest_and_a_bare_comment_is_asked_for_one() 
         ("# coding: latin-1\nä = 1  # trueloop: ignore[overfitting]".encode("latin-1"), 2),
         ("\ufefff()  # trueloop: ignore[overfitting]".encode(), 1),
         (b"f()\r\n# trueloop: ignore[overfitting]\r\ng()\r\n", 3),
+        (b"f()\r# trueloop: ignore[overfitting]\rg()\r", 3),
+        (b"f()\n\x0c\n# trueloop: ignore[overfitting]\ng()\n", 4),
+        ("x = '\u2028'\n# trueloop: ignore[overfitting]\ng()\n".encode(), 3),
+        (b"await f()\n# trueloop: ignore[overfitting]\ng(\n1)\n", 4),
     ],
 )
 def test_files_as_they_come(tmp_path: Path, content: bytes, line: int) -> None:
@@ -128,3 +132,23 @@ def test_files_as_they_come(tmp_path: Path, content: bytes, line: int) -> None:
 def test_a_file_that_cannot_be_read_keeps_nothing_back(tmp_path: Path) -> None:
     gone = found("overfitting", 1, str(tmp_path / "gone.py"))
     assert suppress.apply([gone], known=KNOWN).findings == [gone]
+
+
+def test_what_another_way_of_looking_finds_makes_a_comment_useful() -> None:
+    text = "f()  # trueloop: ignore[missing-zero-grad]\ng()  # trueloop: ignore[overfitting]"
+    asked = []
+
+    def also(file: str) -> list[Finding]:
+        asked.append(file)
+        return [found("missing-zero-grad", 1)]
+
+    kept = suppress.apply([], ["<t>"], known=KNOWN, judged=list(KNOWN), sources={"<t>": text}, also=also)
+    assert [(finding.name, finding.line) for finding in kept.findings] == [("unused-ignore", 2)]
+    assert kept.kept_back == []
+    used = found("missing-zero-grad", 1), found("overfitting", 2)
+    suppress.apply(used, ["<t>"], known=KNOWN, judged=list(KNOWN), sources={"<t>": text}, also=also)
+    assert asked == ["<t>"], "it is asked only of files with a comment that would be of no use"
+
+
+def test_an_invalid_escape_is_the_texts_own_affair() -> None:
+    assert left("x = '\\d'\nf()  # trueloop: ignore[overfitting]", found("overfitting", 2)) == []

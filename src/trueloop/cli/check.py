@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +29,6 @@ FAILED = 2
 ROUNDS = 10
 """How often all files are read again because some were mended."""
 
-NO_PYTHON = ("does-not-parse", 903)
-
 DESCRIPTION = """
 Reads Python files and notebooks, without running them and without importing torch, and says what is wrong with the
 training. A folder is searched for files; `-` is standard input; without a path it is this folder.
@@ -42,7 +40,7 @@ most mistakes of a training can be mended only by changing what it does.
 exit code: 0 nothing found, 1 a finding of the level of --fail-on or graver (with --diff: something to mend),
            2 wrong use, or a file that the check broke on, 130 Ctrl-C
 
-Settings may stand in pyproject.toml, [tool.trueloop]: select, ignore, fail-on.
+Settings may stand in pyproject.toml, [tool.trueloop]: select, ignore, fail-on, exclude.
 `# trueloop: ignore[rule-name]` on a line keeps a finding back. `trueloop explain NAME` tells more of a rule.
 """
 
@@ -65,17 +63,19 @@ def run(arguments: Sequence[str], check: Check | None = None) -> int:
     from trueloop.cli.doctor import output_file
 
     output = output_file(given.output)
-    all_looked, troubles, applied, diffs = _mended(given, speak, check)
+    all_looked, troubles, applied, diffs = _mended(given, speak, settings.exclude, check)
     reading = _reading(all_looked, speak, applied, troubles)
     if given.diff:
-        sys.stdout.write("".join(diffs))
-        print(f"trueloop check: {len(diffs)} file{'s' * (len(diffs) != 1)} would be changed", file=sys.stderr)
+        _put(b"".join(diffs))
+        print(*_beside_a_patch(reading, len(diffs), given.unsafe_fixes), sep="\n", file=sys.stderr)
     else:
         _tell(reading, given, output)
     failures = [f"{looked.path}: {looked.failed}" for looked in all_looked if looked.failed] + troubles.unwritten
     for failure in failures:
         print(f"trueloop check: {failure}", file=sys.stderr)
-    return FAILED if failures else FOUND * (bool(diffs) if given.diff else _fails(reading, settings))
+    if given.diff:
+        return FAILED if failures else FOUND * bool(diffs)
+    return _code(bool(failures), reading, settings, given)
 
 
 # Reading and mending
@@ -89,8 +89,8 @@ class _Troubles(NamedTuple):
 
 
 def _mended(
-    given: argparse.Namespace, speak: frozenset[str] | None, check: Check | None
-) -> tuple[list[Looked], _Troubles, list[tuple[str, Checked]], list[str]]:
+    given: argparse.Namespace, speak: frozenset[str] | None, exclude: tuple[str, ...], check: Check | None
+) -> tuple[list[Looked], _Troubles, list[tuple[str, Checked]], list[bytes]]:
     """Looks at all files, and mends them until there is nothing to mend, if that is asked for."""
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
@@ -102,8 +102,8 @@ def _mended(
     for path in given.paths:
         if not os.path.lexists(path):
             raise ArgumentError(f"expected files and folders that exist, got {path!r}, which does not")
-    files, unread = discover(given.paths)
-    troubles, diffs = _Troubles(unread, []), list[str]()
+    files, unread = discover(given.paths, exclude, also_named=given.force_exclude)
+    troubles, diffs = _Troubles(unread, []), list[bytes]()
     applied: list[tuple[str, Checked]] = []
     with ExitStack() as at_the_end:
         folder = Path(given.cache) if given.cache else user_folder()
@@ -118,9 +118,7 @@ def _mended(
                 if one.source is None or fixed is None or fixed.source.text == one.source.text:
                     continue
                 if given.diff:
-                    from trueloop.doctor.source.tell import changes
-
-                    diffs.append(changes(one.source, fixed.source))
+                    diffs.append(_changes(one.source, fixed.source))
                 elif (trouble := _write(one.source, fixed.source)) is not None:
                     troubles.unwritten.append(trouble)
                 else:
@@ -139,14 +137,27 @@ def _fixed(looked: Looked, unsafe: bool, speak: frozenset[str] | None, check: Ch
         return None
     from trueloop.doctor.source.fixes import fixed
     from trueloop.doctor.source.judge import judged
-    from trueloop.doctor.source.look import asked
+    from trueloop.doctor.source.look import look_into
     from trueloop.doctor.source.parse import trouble
 
     def ask(source: Source) -> list[Checked]:
-        return judged([(source, asked(source, check))], speak, whole=False).left
+        return judged([(source, look_into(source, check).found)], speak, whole=False).left
 
     found = judged([(looked.source, looked.found)], speak, whole=False).left
     return fixed(looked.source, ask, lambda text: trouble(text) is None, unsafe=unsafe, found=found)
+
+
+def _changes(before: Source, after: Source) -> bytes:
+    """A diff in the file's own encoding, so that it can be applied."""
+    from trueloop.doctor.source.tell import changes
+
+    return changes(before, after).encode(before.encoding, errors="backslashreplace")
+
+
+def _put(content: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def _write(before: Source, after: Source) -> str | None:
@@ -154,6 +165,8 @@ def _write(before: Source, after: Source) -> str | None:
     file = Path(os.path.realpath(before.path))
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        if not os.access(file, os.W_OK):
+            return f"{before.path}: not mended: it is write-protected"
         if file.read_bytes() != before.as_bytes():
             return f"{before.path}: not mended: it changed meanwhile, or its encoding is not written as it was read"
         aside.write_bytes(after.as_bytes())
@@ -169,9 +182,9 @@ def _standard_input(
     given: argparse.Namespace, speak: frozenset[str] | None, settings: Settings, check: Check | None
 ) -> int:
     """Reads a script from standard input; with --fix, standard output is the mended one."""
+    from trueloop.doctor.source.discover import is_excluded
     from trueloop.doctor.source.look import Looked, look_into
     from trueloop.doctor.source.read import STDIN, Unread, of_bytes
-    from trueloop.doctor.source.tell import changes
 
     if given.paths != ["-"]:
         raise ArgumentError(f"expected `-` alone, which is standard input, got {' '.join(given.paths)}")
@@ -180,7 +193,8 @@ def _standard_input(
     output = output_file(given.output)
     content = sys.stdin.buffer.read()
     path = os.path.abspath(given.stdin_filename) if given.stdin_filename else STDIN
-    source = of_bytes(content, path)
+    left_out = given.force_exclude and is_excluded(path, settings.exclude)
+    source = None if left_out else of_bytes(content, path)
     looked = (
         Looked(path, unread=source)
         if isinstance(source, Unread)
@@ -193,19 +207,17 @@ def _standard_input(
     applied = [(path, checked) for checked in fixed.applied] if fixed is not None and changed else []
     if given.diff:
         if changed and fixed is not None and looked.source is not None:
-            sys.stdout.write(changes(looked.source, fixed.source))
+            _put(_changes(looked.source, fixed.source))
         return FAILED if looked.failed else FOUND * changed
     if given.fix:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(fixed.source.as_bytes() if changed and fixed is not None else content)
-        sys.stdout.buffer.flush()
+        _put(fixed.source.as_bytes() if changed and fixed is not None else content)
     if changed and fixed is not None:
         looked = looked._replace(source=fixed.source, found=tuple(fixed.left))
     reading = _reading([looked], speak, applied, _Troubles([], []))
     _tell(reading, given, output, aside=given.fix)
     if looked.failed:
         print(f"trueloop check: {path}: {looked.failed}", file=sys.stderr)
-    return FAILED if looked.failed else FOUND * _fails(reading, settings)
+    return _code(bool(looked.failed), reading, settings, given)
 
 
 # What is said of it
@@ -236,22 +248,39 @@ def _no_python(unread: Unread) -> Checked:
     """A file that cannot be read is told whatever rules are asked for: nothing is known of it."""
     from trueloop.doctor.findings import Finding, Place
     from trueloop.doctor.source.fixes import Checked
+    from trueloop.doctor.suppress import ABOUT, UNREADABLE
 
+    about = ABOUT[UNREADABLE[0]]
     return Checked(
         Finding(
-            *NO_PYTHON,
+            *UNREADABLE,
             "error",
             "certain",
             f"this could not be read: {unread.message}",
-            meaning="nothing is known of this file.",
-            help="mend it, or leave it out.",
+            meaning=about["Why it matters"],
+            help=about["Fix"],
             place=Place(unread.path, unread.line or 1),
         )
     )
 
 
-def _fails(reading: Reading, settings: Settings) -> bool:
-    return settings.fails(checked.finding for checked in reading.left)
+def _beside_a_patch(reading: Reading, files: int, unsafe: bool) -> Iterator[str]:
+    """What there is to say of a patch, and of what it cannot mend."""
+    from trueloop.doctor.output import shown_path
+    from trueloop.doctor.suppress import UNREADABLE
+
+    for finding, _ in reading.left:
+        if finding.name == UNREADABLE[0]:
+            yield f"{shown_path(str(finding.place))}: {finding.message}"
+    more = 0 if unsafe else sum(fix is not None and not fix.safe for _, fix in reading.left)
+    offered = f"; {more} more fix{'es' * (more != 1)} by --unsafe-fixes" if more else ""
+    yield f"trueloop check: {files} file{'s' * (files != 1)} would be changed{offered}"
+
+
+def _code(failed: bool, reading: Reading, settings: Settings, given: argparse.Namespace) -> int:
+    """The exit code."""
+    found = settings.fails(checked.finding for checked in reading.left)
+    return FAILED if failed else FOUND * (found and not given.exit_zero)
 
 
 def _tell(reading: Reading, given: argparse.Namespace, output: Path | None, *, aside: bool = False) -> None:
@@ -279,17 +308,21 @@ def _tell(reading: Reading, given: argparse.Namespace, output: Path | None, *, a
 
 def _asked_for(given: argparse.Namespace) -> tuple[frozenset[str] | None, Settings]:
     """The rules that speak, None for all, and the settings."""
-    from trueloop.doctor.settings import Rules, read
+    from trueloop.doctor.settings import Rules, below, read
 
     if given.jobs is not None and given.jobs < 1:
         raise ArgumentError(f"expected --jobs of at least 1, got {given.jobs}")
     if given.statistics and given.format not in ("text", "json"):
         raise ArgumentError(f"expected --format text or json with --statistics, got {given.format}")
-    settings = read(_near(given)).flagged({key: getattr(given, key) for key in ("select", "ignore", "fail_on")})
+    flags = {key: getattr(given, key) for key in ("select", "ignore", "fail_on")}
+    flags["exclude"] = tuple(pattern for entry in given.exclude or () for pattern in below(Path.cwd(), entry))
+    near = _near(given)
+    settings = read(near).flagged(flags)
     if not settings.select and not settings.ignore:
         return None, settings
     from trueloop.doctor.pages import codes
 
+    read(near, codes())  # a rule that is none is told with the file that names it
     return Rules.chosen(codes(), settings.select, settings.ignore).speak, settings
 
 
@@ -335,6 +368,9 @@ def _parser() -> argparse.ArgumentParser:
         "--select", type=names, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
     )
     parser.add_argument("--ignore", type=names, metavar="RULES", help="not these")
+    parser.add_argument("--exclude", type=names, metavar="PATTERNS", help="files and folders that are not read")
+    parser.add_argument("--force-exclude", action="store_true", help="leave those out also if they are named")
+    parser.add_argument("--exit-zero", action="store_true", help="exit code 0 whatever is found")
     parser.add_argument("--jobs", type=int, default=None, metavar="N", help="so many processes (one a core)")
     parser.add_argument("--cache", metavar="FOLDER", help="where to keep what was found (~/.cache/trueloop/check)")
     parser.add_argument("--no-cache", action="store_true", help="read every file again, and keep nothing")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from trueloop.doctor.children import Heard
+    from trueloop.doctor.findings import Finding
     from trueloop.doctor.output import Format, Report
     from trueloop.doctor.script import Run
     from trueloop.doctor.settings import Settings
@@ -97,34 +99,44 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
         speak: the rules that are asked for, by name.
     """
     from trueloop.doctor import suppress
+    from trueloop.doctor.children import together
     from trueloop.doctor.output import Report, Sentence
     from trueloop.doctor.pages import codes
-    from trueloop.doctor.precedence import nearest_to_the_cause
 
     trace, over = ran.trace, ran.exit is not None
-    findings = [] if trace is None else list(trace.findings) if over else nearest_to_the_cause(trace.findings)
+    children = [one for one in ran.children() if one.trains]
+    steps = max([0 if trace is None else trace.step, *(one.steps for one in children)])
+    findings = together(() if trace is None else trace.findings, children, alone=trace is None or not trace.passes)
     listened = {rule.name for rule in trace.rules} if trace is not None else set()
-    complete = over and not ran.failed and ran.stopped is None and trace is not None and trace.step > 0
+    complete = over and not ran.failed and ran.stopped is None and trace is not None and steps > 0
     left, back = suppress.apply(
-        findings, ran.files if over else (), known=codes(), judged=listened & speak if complete else ()
+        findings,
+        ran.files if over else (),
+        known=codes(),
+        judged=listened & speak if complete else (),
+        also=_read_in,
     )
     passed, unseen = [], [Sentence(None, note) for note in ran.notes]
+    for child in children[:1]:  # the others are its like
+        passed += [Sentence(*one) for one in child.passed if one[0] in speak]
+        unseen += [Sentence(*one) for one in child.unseen if one[0] in speak]
+    unseen += [Sentence(None, note) for note in dict.fromkeys(note for child in children for note in child.notes)]
     if trace is None and not ran.failed:  # it may have failed before it came to that
         unseen.append(Sentence(None, "the script did not import torch: there was nothing to listen to"))
     elif trace is not None and over:
-        unseen += [Sentence(None, note) for note in _unheard(trace, elsewhere=bool(ran.notes))]
-        for rule in trace.rules:
+        unseen += [Sentence(None, note) for note in _unheard(trace, children, elsewhere=bool(ran.notes))]
+        for rule in trace.rules if trace.step or not children else ():
             if rule.name in speak:
                 passed += [Sentence(rule.name, text)] if (text := _asked(rule.passed)) else []
                 unseen += [Sentence(rule.name, text)] if (text := _asked(rule.unseen)) else []
-        spoken = {finding.name for finding in findings}
-        passed = [one for one in passed if one.name not in spoken]
+    spoken = {finding.name for finding in findings}
+    passed = [one for one in passed if one.name not in spoken]
     return Report(
         findings=[finding for finding in left if finding.name in speak],
         kept_back=[finding for finding in back if finding.name in speak],
         passed=passed,
         unseen=unseen,
-        steps=0 if trace is None else trace.step,
+        steps=steps,
         script={
             "name": str(ran.script),
             "arguments": list(ran.script.arguments),
@@ -138,13 +150,25 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     )
 
 
-def _unheard(trace: Any, *, elsewhere: bool) -> Iterator[str]:
+def _read_in(file: str) -> list[Finding]:
+    """What `trueloop check` finds in a file, with which it shares the comments."""
+    try:
+        from trueloop.doctor.source.look import look_at
+
+        return [checked.finding for checked in look_at(file).found]
+    except Exception:  # the script may have left the interpreter in any state
+        return []
+
+
+def _unheard(trace: Any, children: Sequence[Heard], *, elsewhere: bool) -> Iterator[str]:
     """What the doctor could not hear, in sentences; ``elsewhere``: it may have happened where nobody listened."""
     yield from trace.notes
     if trace.compiled:
         yield "torch.compile is in use: what happens inside compiled code was not seen"
     for broken in trace.silenced:
         yield f"a rule broke and was left out, which is a defect of the doctor: {broken}"
+    if children:
+        return
     if trace.backwards == 0 and trace.step == 0 and (trace.compiled or trace.notes or elsewhere):
         yield "no training was heard: there was no backward and no optimizer step in what could be"
     elif trace.backwards == 0 and trace.step == 0:

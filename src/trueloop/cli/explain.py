@@ -42,7 +42,7 @@ def told(page: Page, *, colours: bool = False, width: int = 100) -> str:
     for title, scripts in (("It speaks here", page.fires), ("It is silent here", page.silent)):
         for name, text in list(scripts.items())[:1]:
             blocks.append(f"{paint('bold', title)} ({name})\n{textwrap.indent(textwrap.dedent(text).strip(), '    ')}")
-    blocks.append(f"{paint('bold', 'Where it is meant so')}\n  # trueloop: ignore[{page.name}]")
+    blocks.append(f"{paint('bold', 'Where it is meant so')}\n  {page.way_out[1]}")
     return "\n\n".join(blocks)
 
 

@@ -103,7 +103,7 @@ class Synchronised(NamedTuple):
 
 
 class ModuleCalled(NamedTuple):
-    """A module inside a root's pass returned. Told on passes that are looked at closely (``trace.close``)."""
+    """A module inside a root's pass returned. Told on passes that are looked at closely (``Pass.close``)."""
 
     module: nn.Module
     name: str
@@ -160,7 +160,7 @@ class BackwardBegun(NamedTuple):
     losses: tuple[Tensor, ...]
     """What it is called on (nearly always one scalar)."""
     values: tuple[float, ...] | None
-    """Their values where they are scalars, unscaled by a GradScaler; None on steps that are not looked at closely."""
+    """Their values, unscaled by a GradScaler; None unless all are scalars."""
     graph: Graph
     """The loss's graph; walked when first asked."""
     retain_graph: bool

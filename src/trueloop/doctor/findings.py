@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -91,6 +92,8 @@ class Finding:
             >>> found = Finding("missing-zero-grad", 101, "error", "certain", "they add up", place=Place("a.py", 3))
             >>> [found.as_dict()[key] for key in ("name", "line", "evidence")]
             ['missing-zero-grad', 3, []]
+            >>> Finding.from_dict(found.as_dict()) == found
+            True
         """
         return {
             "name": self.name,
@@ -109,6 +112,15 @@ class Finding:
             "related": [{"file": place.file, "line": place.line, "label": label} for place, label in self.related],
             "explains": list(self.explains),
         }
+
+    @staticmethod
+    def from_dict(told: Mapping[str, Any]) -> Finding:
+        """What ``as_dict`` has made a dict of."""
+        place = None if told["file"] is None else Place(told["file"], told["line"])
+        related = tuple((Place(one["file"], one["line"]), one["label"]) for one in told["related"])
+        same = {key: told[key] for key in ("name", "code", "level", "certainty", "message", "meaning", "help")}
+        same |= {"step": told["step"], "epoch": told["epoch"], "place": place, "related": related}
+        return Finding(**same, evidence=tuple(told["evidence"]), explains=tuple(told["explains"]))
 
 
 def plain(text: str) -> str:

@@ -51,7 +51,7 @@ class Hollow:
         """Whether this backward will reach no weights. Asked on steps that are looked at closely."""
         from torch import nn
 
-        if self.told or not self._trace.close:
+        if self.told:
             return False
         leaves = fact.graph.parameters
         if all(loss.grad_fn is None for loss in fact.losses):
@@ -75,7 +75,7 @@ class Hollow:
 
     def step(self, fact: Stepping) -> bool:
         """Whether enough steps went by without a gradient."""
-        if self.told or not self._trace.close or self.place is None:
+        if self.told or self.place is None:
             self._empty = False
             return False
         self.steps += 1

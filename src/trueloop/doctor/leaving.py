@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -105,25 +104,6 @@ def default_signals_in_forks() -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=held_back, after_in_parent=released, after_in_child=forked)
-
-
-@contextmanager
-def children_noted(note: Callable[[str], None]) -> Iterator[None]:
-    """Notes processes that the script starts by itself: they are not heard. Workers of a DataLoader train nothing."""
-    original = BaseProcess.start
-    process = os.getpid()
-
-    def start(self: BaseProcess) -> None:
-        made_by = getattr(getattr(self, "_target", None), "__module__", None) or ""
-        if os.getpid() == process and not made_by.startswith(("torch.utils.data", "multiprocessing")):
-            note("the script started processes of its own (multiprocessing): what they train was not seen")
-        original(self)
-
-    BaseProcess.start = start  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        BaseProcess.start = original  # type: ignore[method-assign]
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -51,13 +51,13 @@ PROBES = (
     scripted,
 )
 
-_heard: list[Trace] = []  # by whom this process is listened to just now
+_heard: list[Ear] = []  # by whom this process is listened to just now
 
 
 def _rest() -> None:
     """A forked process is another: it is not heard, so that what two processes do is not taken for one training."""
-    for trace in _heard:
-        trace.deaf = True
+    for ear in _heard:
+        ear.trace.deaf = True
 
 
 if hasattr(os, "register_at_fork"):
@@ -67,6 +67,13 @@ if hasattr(os, "register_at_fork"):
 def heard() -> bool:
     """Whether a doctor is listening already; two at once would hear each other."""
     return bool(_heard)
+
+
+def taken_out() -> None:
+    """In a forked process that is to be heard for itself: takes out what it has inherited."""
+    for ear in tuple(_heard):
+        ear.trace.lines.stop()
+        ear.take_out()
 
 
 class Ear:
@@ -97,7 +104,7 @@ class Ear:
     def listen(self) -> None:
         """Puts the probes in."""
         if not self._remove:
-            _heard.append(self.trace)
+            _heard.append(self)
             self.trace.lines.install(self._patches)
             self._remove = [probe.install(self.trace, self._patches) for probe in PROBES]
 
@@ -106,7 +113,7 @@ class Ear:
         if self._remove:
             self.trace.lines.rest()
             settle(self.trace, last=True)
-            self._take_out()
+            self.take_out()
             self.trace.tell(Paused(self.trace.step))
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -122,17 +129,18 @@ class Ear:
         trace.lines.stop()
         settle(trace, last=True)
         trace.tell(Ended(error))
-        self._take_out()
+        self.take_out()
         trace.findings = nearest_to_the_cause(trace.findings)
 
-    def _take_out(self) -> None:
+    def take_out(self) -> None:
+        """Takes the probes out, and says nothing of it."""
         for remove in self._remove:
             remove()
         self._remove = []
         for name in self._patches.undo():
             self.trace.note(f"{name} was replaced by the script while it ran: what went through it was not seen")
-        if self.trace in _heard:
-            _heard.remove(self.trace)
+        if self in _heard:
+            _heard.remove(self)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _now(trace: Trace, fact: Called) -> Mixing | None:
     companies: dict[int, _Company] = answers.setdefault("companies", {})
     company = companies.get(of.model.number)
     if company is None:
-        company = companies[of.model.number] = _Company()
+        company = companies[of.model.number] = _Company(shuffled=answers.get("shuffled", False))
     if company.done or answers.get("asked", 0) >= MODELS:
         return None
     if not _changing(company, of.number, of.samples) or of.model.trained == 0:
@@ -110,11 +110,11 @@ def _now(trace: Trace, fact: Called) -> Mixing | None:
         return None
     company.done = True
     module = of.model.module
-    if module is None or trace.compiled or not _askable(module):
+    if module is None or trace.compiled or not askable(module):
         return None
     answers["asked"] = answers.get("asked", 0) + 1
     try:
-        return _ask(module, fact)
+        return ask(module, fact)
     except Exception as error:  # a model that cannot be copied, or that wants exactly this batch
         trace.note(f"{of.model.kind} could not be asked whether samples of a batch mix: {type(error).__name__}")
         return None
@@ -135,7 +135,8 @@ def _changing(company: _Company, number: int, samples: tuple[int, ...]) -> bool:
     return company.shuffled and len(samples) >= 4
 
 
-def _askable(model: nn.Module) -> bool:
+def askable(model: nn.Module) -> bool:
+    """Whether a copy of the model can be called without anybody noticing."""
     if "OptimizedModule" in type(model).__name__ or "Parallel" in type(model).__name__:
         return False
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -169,7 +170,8 @@ def _copyable(value: Any, depth: int = 4) -> bool:
     return value is None or isinstance(value, PLAIN)
 
 
-def _ask(model: nn.Module, fact: Called) -> Mixing | None:
+def ask(model: nn.Module, fact: Called) -> Mixing | None:
+    """Calls a copy of the model twice, the second time with half of the samples replaced; None if it cannot be told."""
     given = fact.inputs
     first = next(iter(tensors_in(given)), None)
     if first is None or first.dim() < 2 or variety(first) < BITS:

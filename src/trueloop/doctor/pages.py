@@ -28,7 +28,7 @@ HUNDREDS = {
     6: "Generalisation",
     7: "Cost",
     8: "Safety and repetition",
-    9: "Comments to the doctor",
+    9: "Comments to the doctor, and files that cannot be read",
 }
 BAR = "\\|"  # a bar within a table
 _WAYS = {"run": "`trueloop doctor` (running)", "source": "`trueloop check` (reading)"}
@@ -54,6 +54,13 @@ class Page(NamedTuple):
         """What is wrong, in a line."""
         return self.about.get("", "")
 
+    @property
+    def way_out(self) -> tuple[str, str]:
+        """Where it may be meant so, and what to write there."""
+        if self.name == suppress.UNREADABLE[0]:  # no comment can be read in such a file
+            return "in `pyproject.toml`, `[tool.trueloop]`", 'exclude = ["FILE"]'
+        return "on a line that is meant so", f"# trueloop: ignore[{self.name}]"
+
 
 @cache
 def pages() -> tuple[Page, ...]:
@@ -73,6 +80,8 @@ def pages() -> tuple[Page, ...]:
         )
     for name, code in (suppress.UNUSED, suppress.NAMELESS):
         found.append(Page(name, code, "note", "certain", ("source", "run"), suppress.ABOUT[name], {}, {}))
+    name, code = suppress.UNREADABLE
+    found.append(Page(name, code, "error", "certain", ("source",), suppress.ABOUT[name], {}, {}))
     return tuple(sorted(found, key=lambda page: (page.code, page.name)))
 
 
@@ -111,7 +120,7 @@ def markdown(page: Page) -> str:
             parts.append(f"## {title}")
             for name, text in scripts.items():
                 parts.append(f"{_plain(_sentence(name))}:\n\n```py\n{textwrap.dedent(text).strip()}\n```")
-    parts.append(f"To keep it back on a line that is meant so: `# trueloop: ignore[{page.name}]`")
+    parts.append(f"To keep it back {page.way_out[0]}: `{page.way_out[1]}`")
     return "\n\n".join(parts) + "\n"
 
 

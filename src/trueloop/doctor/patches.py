@@ -86,10 +86,16 @@ class Patches:
         return lost
 
 
+_libraries: set[str] = set()  # names of modules that are known not to be the user's: there are thousands
+
+
 def _users_modules() -> list[ModuleType]:
     """The user's modules: they may hold a function under its own name."""
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if is_users(getattr(module, "__file__", None) or f"<{name}>")
-    ]
+    found = []
+    for name, module in list(sys.modules.items()):
+        if name not in _libraries:
+            if is_users(getattr(module, "__file__", None) or f"<{name}>"):
+                found.append(module)
+            else:
+                _libraries.add(name)
+    return found

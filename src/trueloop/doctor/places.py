@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 from trueloop.doctor.findings import Place
 
@@ -47,6 +48,18 @@ def users_frame(depth: int = 1) -> FrameType | None:
     while frame is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def forward_of(module: Any) -> Place | None:
+    """Where the user's own module says what it does; None for a library's.
+
+    Example:
+        >>> import torch
+        >>> forward_of(torch.nn.Linear(2, 1)) is None
+        True
+    """
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno) if code is not None and is_users(code.co_filename) else None
 
 
 @cache

@@ -21,14 +21,15 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from trueloop.doctor.awaited import once_imported
+from trueloop.doctor.children import Heard, children_heard
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.leaving import (
     Terminated,
-    children_noted,
     default_signals_in_forks,
     ended_by_signals,
     told_before_leaving,
 )
+from trueloop.doctor.limits import Limits
 from trueloop.doctor.places import is_users
 from trueloop.doctor.unnoticed import flush, raised_by_us, show, warnings_from_their_lines
 from trueloop.errors import ArgumentError
@@ -74,6 +75,7 @@ class Run:
         failed: it failed by itself: an error, or an exit code other than 0.
         stopped: why it was ended early, if it was.
         notes: what could not be heard.
+        children: asks what was heard in processes that the script has started.
     """
 
     script: Script
@@ -82,6 +84,7 @@ class Run:
     failed: bool = False
     stopped: str | None = None
     notes: list[str] = field(default_factory=list)
+    children: Callable[[], list[Heard]] = list
     ear: Ear | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -130,10 +133,12 @@ def run(
         ArgumentError: there is no such script or module.
     """
     ran, process, codes = Run(script), os.getpid(), list[int]()
+    limits = Limits(max_steps, max_seconds, ran.started)
 
     def begin() -> None:
         try:
-            _listen(ran, found, max_steps, max_seconds)
+            if os.getpid() == process:
+                _listen(ran, found, limits)
         except Exception as error:  # ours: it must not become the script's
             ran.note(f"the doctor could not listen: {type(error).__name__}: {error}")
 
@@ -145,6 +150,7 @@ def run(
             flush()
             if ran.ear is not None:
                 ran.ear.finish(error)
+            ran.stopped = next((one.stopped for one in ran.children() if one.stopped), ran.stopped)
             codes.append(told(ran))
         return codes[0]
 
@@ -157,9 +163,10 @@ def run(
         once_imported("torch", begin),
         told_before_leaving(left),
         ended_by_signals(),
-        children_noted(ran.note),
+        children_heard(ran.note, limits) as children,
         warnings_from_their_lines(),
     ):
+        ran.children = children
         try:
             _execute(script)
         except Enough as enough:
@@ -272,7 +279,7 @@ def _put_first(folder: str, replaces: bool) -> None:
 # Listening to it
 
 
-def _listen(run: Run, found: Callable[[Run], None] | None, max_steps: int | None, max_seconds: float | None) -> None:
+def _listen(run: Run, found: Callable[[Run], None] | None, limits: Limits) -> None:
     """Puts the ear to torch, which has just been imported."""
     from trueloop.doctor.catalogue import dynamic_rules
     from trueloop.doctor.listen import Ear
@@ -285,20 +292,18 @@ def _listen(run: Run, found: Callable[[Run], None] | None, max_steps: int | None
             found(run)
 
     trace = Trace(dynamic_rules(), found=tell)
-    if max_steps is not None or max_seconds is not None:
-        trace.each_step = partial(_limit, trace, max_steps, max_seconds, run.started)
+    if limits.any:
+        trace.each_step = partial(_end, trace, limits)
     trace.thread = threading.main_thread().ident or trace.thread
     trace.save_to = Path.cwd()
     run.ear = Ear(trace)
     run.ear.listen()
 
 
-def _limit(trace: Trace, max_steps: int | None, max_seconds: float | None, started: float) -> None:
+def _end(trace: Trace, limits: Limits) -> None:
     """Ends the script when it is enough."""
-    if max_steps is not None and trace.step >= max_steps:
-        raise Enough(f"it was ended after {max_steps} steps (--max-steps)")
-    if max_seconds is not None and time.monotonic() - started >= max_seconds:
-        raise Enough(f"it was ended after {max_seconds:g} s, at step {trace.step} (--max-seconds)")
+    if reached := limits.reached(trace):
+        raise Enough(reached)
 
 
 def _code_of(error: SystemExit) -> int:

@@ -27,8 +27,8 @@ class Accumulation(NamedTuple):
 
     backward: int
     """The backward's number in the run."""
-    clean: bool | None
-    """All watched gradients that it reached were None or zero before it; None where that was not read."""
+    clean: bool
+    """All watched gradients that it reached were None or zero before it."""
     place: Place | None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import glob
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ KINDS = {
     "show-passed": "true or false",
     "max-steps": "a whole number of at least 1",
     "max-seconds": "a number above 0",
+    "exclude": "a list of names and paths of files and folders, with * and ? for what varies",
 }
 """The keys of ``[tool.trueloop]``, and what each expects."""
 
@@ -34,6 +37,7 @@ class Settings:
         show_passed: what was checked and found right is told as well.
         max_steps: a script is ended after so many optimizer steps.
         max_seconds: … and after so many seconds.
+        exclude: patterns of whole paths that `trueloop check` does not read (``below`` makes them).
 
     Example:
         >>> Settings(fail_on="error").fails([Finding("broadcast-loss", 304, "warning", "certain", "…")])
@@ -46,6 +50,7 @@ class Settings:
     show_passed: bool = False
     max_steps: int | None = None
     max_seconds: float | None = None
+    exclude: tuple[str, ...] = ()
 
     def fails(self, findings: Iterable[Finding]) -> bool:
         """Whether one of the findings is grave enough."""
@@ -126,8 +131,8 @@ def read(near: Path, known: Mapping[str, int] | None = None) -> Settings:
         UnknownNameError: there is no such setting; the nearest is offered.
 
     Example:
-        >>> read(Path("/"))
-        Settings(select=(), ignore=(), fail_on='warning', show_passed=False, max_steps=None, max_seconds=None)
+        >>> read(Path("/")) == Settings()
+        True
     """
     near = near.resolve()
     for folder in (near, *near.parents):
@@ -143,13 +148,30 @@ def read(near: Path, known: Mapping[str, int] | None = None) -> Settings:
     return Settings()
 
 
+def below(folder: Path, entry: str) -> tuple[str, ...]:
+    """The patterns of whole paths that an entry of ``exclude`` stands for, as ruff reads it.
+
+    A name alone is one at any depth; what holds a slash is a path from the folder on; ``*`` stands for slashes too.
+
+    Example:
+        >>> below(Path("/p"), "data_*.py")
+        ('/p/*/data_*.py', '/p/data_*.py')
+        >>> below(Path("/p"), "vendor/old/")
+        ('/p/vendor/old',)
+    """
+    path = entry.removeprefix("./").rstrip("/")
+    path = path if "/" in path else f"**/{path}"
+    whole = path if os.path.isabs(path) else f"{glob.escape(folder.as_posix()).rstrip('/')}/{path}"
+    return tuple(dict.fromkeys((whole.replace("/**/", "/*/"), whole.replace("/**/", "/"))))
+
+
 def _from_table(table: object, file: Path, known: Mapping[str, int] | None) -> Settings:
     if not isinstance(table, dict):
         raise ArgumentError(f"expected [tool.trueloop] to be a table, got {table!r}", file=file)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in KINDS:
-            raise UnknownNameError("setting in [tool.trueloop]:", key, KINDS)
+            raise UnknownNameError("setting in [tool.trueloop]:", key, KINDS, file=file)
         if key in ("select", "ignore"):
             entries = [value] if isinstance(value, (str, int)) else value
             if not isinstance(entries, list) or not all(isinstance(entry, (str, int)) for entry in entries):
@@ -157,6 +179,11 @@ def _from_table(table: object, file: Path, known: Mapping[str, int] | None) -> S
             value = tuple(str(entry) for entry in entries)
             if known is not None:
                 _look_up(known, value, key, file)
+        elif key == "exclude":
+            entries = [value] if isinstance(value, str) else value
+            if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+                raise _wrong(key, value, file)
+            value = tuple(pattern for entry in entries for pattern in below(file.parent, entry))
         elif (key == "show-passed") != isinstance(value, bool):
             raise _wrong(key, value, file)
         values[key.replace("-", "_")] = value

@@ -12,7 +12,8 @@ import difflib
 import io
 import re
 import tokenize
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from trueloop.doctor.settings import stands_for
 
 UNUSED = ("unused-ignore", 901)
 NAMELESS = ("ignore-without-name", 902)
+UNREADABLE = ("does-not-parse", 903)
 _COMMENT = re.compile(r"#\s*trueloop:\s*(ignore-file|ignore)\b(?:\s*\[([^\]]*)\])?")
 
 
@@ -64,6 +66,7 @@ def apply(
     known: Mapping[str, int],
     judged: Collection[str] = (),
     sources: Mapping[str, str] | None = None,
+    also: Callable[[str], Iterable[Finding]] = lambda file: (),
 ) -> Kept:
     """Keeps findings back as the comments in their files say, and adds notes on comments that do nothing.
 
@@ -74,6 +77,8 @@ def apply(
         judged: the rules that looked, so that a comment that names one of them and keeps nothing back is of no use.
             Empty if nothing can be said of that (a script that was ended early).
         sources: the text of files that are not on the disk, or not as they were read.
+        also: what another way of looking finds in a file, so that a comment that is for that is not called useless;
+            asked only of files with comments that would be.
 
     Returns:
         The findings that are left, notes on comments among them, and those kept back.
@@ -96,6 +101,10 @@ def apply(
         (back if any(asked) else left).append(finding)
     explained = {name for finding in findings for name in finding.explains}
     for file, those in comments.items():
+        if judged and not all(comment.used.issuperset(comment.names) for comment in those):
+            for finding in also(file):
+                for comment in those:
+                    comment.keeps_back(finding)
         for comment in those:
             left += _notes(file, comment, known, set(judged) - explained)
     return Kept(left, back)
@@ -110,7 +119,8 @@ def read(text: str) -> list[Comment]:
     """
     if "trueloop:" not in text:
         return []
-    statements = _statements(text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    statements, lines = _statements(text), text.split("\n")
     found = []
     for number, column, comment in _comments(text):
         match = _COMMENT.match(comment)
@@ -118,8 +128,7 @@ def read(text: str) -> list[Comment]:
             continue
         names = tuple(name.strip() for name in (match[2] or "").split(",") if name.strip())
         whole = match[1] == "ignore-file"
-        lines = None if whole else _spoken_for(number, text.splitlines(), column, statements)
-        found.append(Comment(number, names, lines))
+        found.append(Comment(number, names, None if whole else _spoken_for(number, lines, column, statements)))
     return found
 
 
@@ -155,8 +164,11 @@ class _Statement(NamedTuple):
 
 def _statements(text: str) -> list[_Statement]:
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the text's own: an invalid escape
+            flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as notebooks have it
+            tree: ast.Module = compile(text, "<text>", "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     found = []
     for node in ast.walk(tree):
@@ -234,5 +246,14 @@ ABOUT = {
         "Usual causes": "habit: other tools take a bare comment for all of their rules.",
         "Fix": "name the rule, as the finding shows it: ``# trueloop: ignore[rule-name]``.",
     },
+    UNREADABLE[0]: {
+        "": "A file could not be read as Python, so nothing is known of it.",
+        "Sees": "A file or a notebook whose text Python would refuse, that is not in the encoding that it declares, or "
+        "that cannot be opened; a folder that cannot be listed.",
+        "Why it matters": "nothing is known of this file: silence would look as if it were right.",
+        "Usual causes": "a merge that left its marks; a cell that was never run; Python 2; a template that only looks "
+        "like Python; a file that belongs to somebody else.",
+        "Fix": "mend it, or leave it out: ``exclude`` in ``pyproject.toml``, ``[tool.trueloop]``.",
+    },
 }
-"""What ``trueloop explain`` tells of the two notes."""
+"""What ``trueloop explain`` tells of what is no rule's."""

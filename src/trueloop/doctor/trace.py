@@ -116,10 +116,10 @@ class Trace:
         self._until, self._from, self._next = close_steps, 0, 0
         self.step = 0
         """Optimizer steps taken so far, of all optimizers."""
-        self.close = True
-        """Whether this step is looked at closely."""
         self.dozes = False
         """Steps are only counted just now."""
+        self.seldom = False
+        """So few steps are heard (in our trainer) that a rule which looks now and then looks at each of them."""
         self.partial = False
         """It woke in the middle of the step that runs just now."""
         self.heard = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from trueloop.doctor.neighbours import _ask, _askable
-from trueloop.doctor.rules.batch_samples_mix import BatchSamplesMix, _forward_of
+from trueloop.doctor.neighbours import ask, askable
+from trueloop.doctor.places import forward_of
+from trueloop.doctor.rules.batch_samples_mix import BatchSamplesMix
 from trueloop.doctor.samples import tensors_in, variety
 from trueloop.examine.result import Examination, failed, found, passed, unknown
 from trueloop.examine.subject import Subject
@@ -27,14 +28,14 @@ def neighbours(subject: Subject) -> Examination:
         hook.remove()
     if not given:
         return unknown("the loss does not call the model itself, but a part of it")
-    if not _askable(subject.model):
+    if not askable(subject.model):
         return unknown("the model cannot be copied to be asked, or normalises over the batch on purpose")
     positional, named = given[0]
     inputs = (*positional, *named.values())
     first = next(iter(tensors_in(inputs)), None)
     if first is None or first.dim() < 1 or len(first) < 2:
         return unknown("a batch of one sample has no neighbours")
-    mixing = _ask(subject.model, SimpleNamespace(inputs=inputs, keywords=tuple(named)))  # type: ignore[arg-type]
+    mixing = ask(subject.model, SimpleNamespace(inputs=inputs, keywords=tuple(named)))  # type: ignore[arg-type]
     if mixing is None:
         bits = variety(first)
         why = "samples are too alike" if bits < 16 else "its inputs are not all samples, or the batch is one on purpose"
@@ -49,6 +50,6 @@ def neighbours(subject: Subject) -> Examination:
             f"what {kind} says of a sample depends on the other samples of its batch{at}",
             f"in eval mode, replacing half of a batch of {len(first)} changes the other half's outputs by up to "
             f"{mixing.change:.0%} of the largest",
-            place=_forward_of(mixing.module) or _forward_of(subject.model),
+            place=forward_of(mixing.module) or forward_of(subject.model),
         )
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trueloop.doctor.source.discover import discover, root_of
+from trueloop.doctor.settings import below
+from trueloop.doctor.source.discover import discover, is_excluded, root_of
 
 
 def made(folder: Path, *names: str) -> None:
@@ -68,3 +69,22 @@ def test_the_root_is_above_the_package(tmp_path: Path) -> None:
     made(tmp_path, "p/__init__.py", "p/q/__init__.py", "p/q/a.py", "scripts/b.py")
     assert root_of(str(tmp_path / "p/q/a.py")) == tmp_path
     assert root_of(str(tmp_path / "scripts/b.py")) == tmp_path / "scripts"
+
+
+def test_what_is_excluded_is_left_out_with_all_below_it(tmp_path: Path) -> None:
+    made(tmp_path, "a.py", "old/b.py", "new/old/c.py", "new/x_pb2.py", "new/d.py")
+    exclude = [*below(tmp_path, "old"), *below(tmp_path, "*_pb2.py")]
+    relative = [os.path.relpath(file, tmp_path) for file in discover([tmp_path], exclude).files]
+    assert relative == ["a.py", "new/d.py"]
+    named = tmp_path / "old", tmp_path / "new/old/c.py"  # what is named is read all the same
+    assert len(discover(named, exclude).files) == 2
+    assert discover(named, exclude, also_named=True).files == []
+    assert not is_excluded(str(tmp_path / "new/d.py"), exclude)
+
+
+def test_links_to_the_folder_do_not_matter(tmp_path: Path) -> None:
+    made(tmp_path, "project/a.py", "project/old/b.py")
+    (tmp_path / "link").symlink_to("project")
+    exclude = below(tmp_path / "project", "old")
+    assert [Path(file).name for file in discover([tmp_path / "link"], exclude).files] == ["a.py"]
+    assert is_excluded(str(tmp_path / "link/old/b.py"), exclude)

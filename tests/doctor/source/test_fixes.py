@@ -157,3 +157,34 @@ def test_trouble_knows_what_is_newer_than_this_python() -> None:
     assert found is not None
     assert found.line == 2
     assert trouble("(" * 10_000 + ")" * 10_000) is not None
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12), st.booleans())
+def test_a_diff_is_that_of_the_library(old: list[str], new: list[str], ended: bool) -> None:
+    """Ours leaves out of the matching what is the same at both ends, which may choose other pairs of equal lines."""
+    before, after = ("\n".join([*"xyz" * 9, *lines, *"xyz" * 9]) + "\n" * ended for lines in (old, new))
+    told = diff(before, after, "a.py")
+    assert bool(told) == (before != after)
+    again = patched(before, told)
+    assert again == after
+
+
+def patched(text: str, told: str) -> str:
+    """The text after a diff, by the meaning of its lines."""
+    lines, at, made = lines_of(text), 0, list[str]()
+    told = told.replace("\n\\ No newline at end of file", "")
+    for line in told.splitlines(keepends=True)[2:]:
+        if line.startswith("@@"):
+            first, _, length = line.split()[1][1:].partition(",")
+            start = int(first) - (length != "0")
+            assert at <= start
+            made += lines[at:start]
+            at = start
+        elif line[0] in " -":
+            assert lines[at].rstrip("\n") == line[1:].rstrip("\n")
+            made += [lines[at]] * (line[0] == " ")
+            at += 1
+        else:
+            made.append(line[1:])
+    whole = "".join(made + lines[at:])
+    return whole if text.endswith("\n") or not text else whole.removesuffix("\n")

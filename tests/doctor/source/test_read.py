@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import linecache
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert isinstance(of_file(tmp_path), Unread)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.py")
+    unread = of_file(tmp_path / "a.py")
+    assert isinstance(unread, Unread)
+    assert "what comes from a pipe is read by `trueloop check -`" in unread.message
+
+
 # Notebooks
 
 
@@ -127,6 +136,7 @@ def test_a_notebook_of_another_language_or_without_code_is_left_alone() -> None:
         ("x = 1 + \\\n  y\n!a", "x = 1 + \\\n  y\n# !a\n"),
         ("torch.nn?\nx", "# torch.nn?\nx\n"),
         ("t = %timeit -o f()\nx", "t = None  # %timeit -o f()\nx\n"),
+        ("self.files, *x[0] = !ls", "self.files, *x[0] = None  # !ls\n"),
         ("x = y != z", "x = y != z\n"),
         ("x: int = 3 % 2", "x: int = 3 % 2\n"),
         ("# why?\nx = 'why?'", "# why?\nx = 'why?'\n"),

@@ -85,7 +85,7 @@ def _fingerprint(finding: Finding, root: Path) -> str:
     """Stays the same when lines are added above."""
     source = finding.place.source if finding.place is not None else ""
     file = shown_path(finding.place.file, root) if finding.place is not None else ""
-    return hashlib.sha256(f"{finding.name}\0{file}\0{source}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{finding.name}\0{file}\0{source}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _invocation(report: Report) -> dict[str, Any]:

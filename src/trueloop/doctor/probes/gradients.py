@@ -90,7 +90,7 @@ def _begin(trace: Trace, tensors: Any, retain_graph: bool, create_graph: bool, p
     scale = trace.scaled.pop(id(losses[0]), None) if losses else None
     begun = BackwardBegun(
         losses=losses,
-        values=_values(losses, scale or 1.0) if trace.close else None,
+        values=_values(losses, scale or 1.0),
         graph=graph_of(*losses),
         retain_graph=retain_graph,
         create_graph=create_graph,
@@ -101,7 +101,7 @@ def _begin(trace: Trace, tensors: Any, retain_graph: bool, create_graph: bool, p
     )
     trace.tell(begun)
     trace.lines.rest()
-    return _Before(begun, [(seen, _watch(seen, trace.close)) for seen in trace.optimizers])
+    return _Before(begun, [(seen, _watch(seen)) for seen in trace.optimizers])
 
 
 def _end(trace: Trace, before: _Before, error: BaseException | None) -> None:
@@ -195,19 +195,18 @@ class _Watched(NamedTuple):
     parameter: Tensor
     gradient: Tensor | None
     version: int
-    clean: bool | None
+    clean: bool
 
 
-def _watch(seen: OptimizerSeen, close: bool) -> list[_Watched]:
-    """Before a backward: whether each watched gradient is clean. On an accelerator only on close steps."""
+def _watch(seen: OptimizerSeen) -> list[_Watched]:
+    """Before a backward: whether each watched gradient is clean."""
     found = []
     for parameter in seen.watched:
         gradient = parameter.grad
         if gradient is None:
             found.append(_Watched(parameter, None, 0, True))
         else:
-            readable = close or gradient.device.type == "cpu"
-            found.append(_Watched(parameter, gradient, gradient._version, not gradient.any() if readable else None))
+            found.append(_Watched(parameter, gradient, gradient._version, not gradient.any()))
     return found
 
 
@@ -220,9 +219,7 @@ def _accumulated(seen: OptimizerSeen, before: list[_Watched], begun: BackwardBeg
         and (was.parameter.grad is not was.gradient or was.parameter.grad._version != was.version)
     ]
     if changed:
-        touched = [was.clean for was in changed]
-        clean = None if None in touched else all(touched)
-        seen.accumulated.append(Accumulation(begun.number, clean, begun.place))
+        seen.accumulated.append(Accumulation(begun.number, all(was.clean for was in changed), begun.place))
         if begun.values:
             seen.course.losses.append(sum(begun.values))
         cleared = {id(was.parameter) for was in changed if was.clean}

@@ -56,14 +56,14 @@ def install(trace: Trace, patches: Patches) -> Callable[[], None]:
         if trace.dozes or elsewhere():
             return
         seen = trace.optimizer_of(optimizer)
-        if not seen.watched or (trace.close and not seen.accumulated):  # groups were added, layers frozen or thawed
+        if not seen.watched or not seen.accumulated:  # groups were added, layers frozen or thawed
             watch(seen)
         given = [*args[1:], kwargs.get("closure")]  # the first one is the optimizer itself
         closure = any(one is not None for one in given)
         accumulated = tuple(seen.accumulated)
         trace.tell(Stepping(seen, accumulated, closure, trace.by_scaler is not None, here()))
         copies = None
-        if trace.close and trace.wants(Stepped) and not closure:
+        if trace.wants(Stepped) and not closure:
             groups = [(list(group["params"]), float(group.get("lr", 0.0))) for group in optimizer.param_groups]
             many = sum(p.numel() for parameters, _ in groups for p in parameters) > COPIED_ALWAYS
             copies = None if many and trace.step % 10 else before_step(groups)

@@ -20,20 +20,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trueloop.doctor.calls import arguments_at
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Clipped, LossCalled, Paused, Stepped, Stepping, Unscaled
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
+from trueloop.doctor.source.edits import together
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.library import LOSSES
-from trueloop.doctor.source.mending import replaced
+from trueloop.doctor.source.mending import divided
 from trueloop.doctor.source.ritual import gives
-from trueloop.doctor.source.windows import window_of
+from trueloop.doctor.source.windows import nested_count, window_of
 from trueloop.doctor.untouched import Untouched
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class AccumulationNotDivided(Rule):
         return f"the loss of {self._divided} accumulated steps was divided or summed" if self._divided else None
 
     def _looks(self) -> bool:
-        return self.trace.close and self.trace.step < self.trace.close_steps
+        return self.trace.step < self.trace.close_steps
 
     def _reach(self, begun: BackwardBegun) -> None:
         self._reaches[begun.number] = hash(frozenset(begun.graph.parameters))
@@ -183,7 +184,7 @@ class AccumulationNotDivided(Rule):
         """Backwards of one line, the first on cleared gradients, the others on top."""
         first, *rest = fact.accumulated
         one_line = len({one.place for one in fact.accumulated}) == 1
-        return one_line and first.clean is not False and all(one.clean is False for one in rest)
+        return one_line and first.clean and not any(one.clean for one in rest)
 
     def _is_accumulation(self, fact: Stepping) -> bool:
         if not self._accumulates(fact) or self._last_stepped not in (-1, fact.optimizer.number):
@@ -250,13 +251,13 @@ def in_source(program: Program) -> Iterator[Checked]:
             for step in run.of(read.Stepped):
                 if not gives(run, backward, step.target):
                     continue
-                count = window_of(step, backward, run)
+                count = window_of(step, backward, run) or nested_count(step, backward, run)
                 optimizer = step.target
                 scaled = isinstance(optimizer, values.Object) and count in optimizer.at.unit.text(optimizer.node)
-                divided = any(
+                late = any(
                     event.name == "Tensor.div" and event.args[0] is loss for event in run.of(read.Operated)
-                )  # after backward: that is another rule's
-                if not count or scaled or divided:
+                )  # divided after backward: that is another rule's
+                if not count or scaled or late:
                     continue
                 told.add(id(backward.node))
                 finding = program.finding(
@@ -267,13 +268,10 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(step, "the step")],
                     help=f"call backward on `loss / {count}`",
                 )
-                node: Any = backward.node
-                thing = getattr(node.func, "value", None)
-                plain = not backward.scaled and not node.args and type(thing).__name__ == "Name"
-                here = plain and backward.at.unit is program.unit
-                title = f"divide the loss by {count}"
-                fix = replaced(program, thing, f"({thing.value} / {count})", title) if here and thing else None
-                yield Checked(finding, fix)
+                unit = program.unit
+                seen = blocks.function(unit, step.node) is blocks.function(unit, backward.node)
+                edit = divided(program, backward, count) if seen else None
+                yield Checked(finding, together(f"divide the loss by {count}", edit))
                 break
 
 
@@ -374,6 +372,41 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "in a loop of its own": """
+        import torch
+        from torch import nn
+        def train(net, opt, batches, micro_steps):
+            while True:
+                opt.zero_grad()
+                for _ in range(micro_steps):
+                    x, y = next(batches)
+                    nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
+    "a condition with a name": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(loader):
+            nn.functional.cross_entropy(net(x), y).backward()
+            full = (i + 1) % 8 == 0
+            if full:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "left early between the steps": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(loader):
+            nn.functional.cross_entropy(net(x), y).backward()
+            if (i + 1) % 8:
+                continue
+            opt.step()
+            opt.zero_grad()
+    """,
     "not divided": """
         import torch
         from torch import nn
@@ -387,9 +420,36 @@ READ_FIRES = {
                 opt.step()
                 opt.zero_grad()
     """,
+    "through the scaler, in a trainer": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self, net, every):
+                self.net, self.every = net, every
+                self.opt = torch.optim.SGD(net.parameters(), lr=0.1)
+                self.scaler = torch.amp.GradScaler()
+            def fit(self, loader):
+                for i, (x, y) in enumerate(loader):
+                    self.scaler.scale(nn.functional.cross_entropy(self.net(x), y)).backward()
+                    if (i + 1) % self.every == 0:
+                        self.scaler.step(self.opt)
+                        self.scaler.update()
+                        self.opt.zero_grad()
+    """,
 }
 
 READ_SILENT = {
+    "tasks that are added up": """
+        import torch
+        from torch import nn
+        def train(net, opt, batches, tasks):
+            while True:
+                opt.zero_grad()
+                for _ in range(tasks):
+                    x, y = next(batches)
+                    nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
     "divided": """
         import torch
         from torch import nn

@@ -1,7 +1,8 @@
 """The last, short window of accumulated gradients is never stepped on, or flows into the next epoch.
 
 Sees: an optimizer steps on k backwards at a time, the training loader ends with fewer pending, and they are cleared
-before the next step, or the next epoch adds to them; or the script ends with fewer than k pending.
+before the next step, or the next epoch adds to them; or the script ends with fewer than k pending. In the text: the
+loss is divided by k, the step has one condition, and the number of batches is known and no multiple of k.
 
 Why it matters: the gradients of the last batches of each epoch are lost, or mixed with the next epoch's into a step
 that is larger than the others. A small loss of data, hence a note.
@@ -20,9 +21,16 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import Ended, LoaderEnded, Paused, Stepping
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.data import batches
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import trains
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 WINDOWS = 2
@@ -64,7 +72,7 @@ class AccumulationTailDropped(Rule):
             how = "are cleared unused" if next_one.clean else "flow into the first step of the next epoch"
             yield self._finding(fact.optimizer, left, how, fact.accumulated[left - 1].place, fact.place)
         length, times = self._lengths.get(number, (count, 0))
-        if fact.has_closure or any(one.clean is not False for one in fact.accumulated[1:]):
+        if fact.has_closure or any(one.clean for one in fact.accumulated[1:]):
             self._lengths.pop(number, None)
         elif not left:
             self._lengths[number] = (count, times + 1 if count == length else 1)
@@ -96,6 +104,50 @@ class AccumulationTailDropped(Rule):
             place=place,
             related=[(step, "the step")],
         )
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """The loss is divided by k, the step has a condition, and the number of batches is known and no multiple of k."""
+    told: set[int] = set()
+    for run in program.runs:
+        for backward in run.of(read.Backward):
+            count = _windows(backward.loss)
+            step = _conditional_step(run, backward) if count is not None else None
+            if step is None or count is None or id(step.node) in told:
+                continue
+            loop = step.at.loops[-1].loop
+            over = next((event.over for event in run.of(read.Iterated) if event.loop == loop), None)
+            number = None if over is None else batches(over)
+            if number is None or number % count == 0 or number < count:
+                continue
+            told.add(id(step.node))
+            finding = program.finding(
+                AccumulationTailDropped,
+                f"the last {number % count} of {number} batches of an epoch are in no whole window of {count}",
+                f"the step comes once in {count} batches, and nothing steps after the loop",
+                at=step,
+                related=[(backward, "each batch's backward")],
+            )
+            yield Checked(finding)
+
+
+def _windows(loss: values.Value) -> int | None:
+    """By how many a loss is divided."""
+    by = loss.inputs[1] if isinstance(loss, values.Tensor) and loss.op == "div" and len(loss.inputs) == 2 else None
+    count = values.constant(by)
+    return count if isinstance(count, int) and count > 1 else None
+
+
+def _conditional_step(run: Run, backward: read.Backward) -> read.Stepped | None:
+    """The one step in the backward's turn, if it has one condition more, and that says nothing of a last batch."""
+    steps = [event for event in run.of(read.Stepped) if trains(event.target, backward.loss) is not False]
+    if not backward.at.loops or len({id(event.node) for event in steps}) != 1:
+        return None
+    step = next((event for event in steps if event.at.loops == backward.at.loops), None)
+    more = [branch for branch in step.at.branches if branch not in backward.at.branches] if step is not None else []
+    if len(more) != 1 or more[0].arm != 0 or any(word in more[0].key for word in (" or ", " and ", "len(", "last")):
+        return None
+    return step
 
 
 FIRES = {
@@ -145,5 +197,81 @@ SILENT = {
                 if (i + 1) % 4 == 0 or i + 1 == len(data):
                     opt.step()
                     opt.zero_grad()
+    """,
+}
+
+READ_FIRES = {
+    "35 batches in windows of four": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        loader = DataLoader(TensorDataset(torch.randn(1400, 4), torch.randn(1400, 1)), batch_size=40, shuffle=True)
+        model = nn.Linear(4, 1)
+        opt = torch.optim.Adam(model.parameters())
+        accumulate = 4
+        for epoch in range(5):
+            for i, (x, y) in enumerate(loader):
+                loss = nn.functional.mse_loss(model(x), y) / accumulate
+                loss.backward()
+                if (i + 1) % accumulate == 0:
+                    opt.step()
+                    opt.zero_grad()
+    """,
+    "counted by hand": """
+        import torch
+        from torch import nn
+        def train(model, X, y, k=5):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for epoch in range(8):
+                opt.zero_grad()
+                i = 0
+                for rows in torch.randperm(864).split(32):
+                    (nn.functional.mse_loss(model(X[rows]), y[rows]) / k).backward()
+                    i += 1
+                    if i == k:
+                        opt.step()
+                        opt.zero_grad()
+                        i = 0
+    """,
+}
+
+READ_SILENT = {
+    "the last batch steps too; windows that fit; a number that is not known": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        data = TensorDataset(torch.randn(1400, 4), torch.randn(1400, 1))
+        model = nn.Linear(4, 1)
+        opt = torch.optim.Adam(model.parameters())
+        loader = DataLoader(data, batch_size=40, shuffle=True)
+        for i, (x, y) in enumerate(loader):
+            (nn.functional.mse_loss(model(x), y) / 4).backward()
+            if (i + 1) % 4 == 0 or i + 1 == len(loader):
+                opt.step()
+                opt.zero_grad()
+        for i, (x, y) in enumerate(loader):
+            (nn.functional.mse_loss(model(x), y) / 5).backward()
+            if (i + 1) % 5 == 0:
+                opt.step()
+                opt.zero_grad()
+        for i, (x, y) in enumerate(more):
+            (nn.functional.mse_loss(model(x), y) / 4).backward()
+            if (i + 1) % 4 == 0:
+                opt.step()
+                opt.zero_grad()
+    """,
+    "a step after the loop": """
+        import torch
+        from torch import nn
+        model = nn.Linear(4, 1)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(3):
+            for i, rows in enumerate(torch.randperm(900).split(40)):
+                (nn.functional.mse_loss(model(X[rows]), y[rows]) / 4).backward()
+                if (i + 1) % 4 == 0:
+                    opt.step()
+                    opt.zero_grad()
+            opt.step()
+            opt.zero_grad()
     """,
 }

@@ -13,14 +13,16 @@ Fix: take it out, or switch it on for the few steps in question: ``with torch.au
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended, Evaluated, Stepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.edits import put, together, unwrapped
+from trueloop.doctor.source.fixes import Checked, Fix
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
@@ -103,7 +105,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     for run in program.runs:
         on: read.Operated | None = None
         for event in run.events:
-            if isinstance(event, read.Operated) and event.name.startswith("torch.autograd."):
+            if isinstance(event, read.Operated) and event.name.startswith("torch.autograd.") and not _searches(event):
                 mode = event.kwargs.get("mode") or (event.args[0] if event.args else values.Constant(True))
                 if event.name.endswith(".set_detect_anomaly"):
                     on = event if values.constant(mode) is True and not event.at.branches else None
@@ -122,7 +124,25 @@ def in_source(program: Program) -> Iterator[Checked]:
                     certainty="certain" if on.name.endswith("set_detect_anomaly") else "likely",
                     help="switch it on only while an error is looked for",
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, on))
+
+
+def _searches(event: read.Operated) -> bool:
+    """Whether the function around it looks for errors, by its name: there the mode is what is wanted."""
+    name = event.function.name.lower() if event.function is not None else ""
+    return any(word in name for word in ("check", "debug", "verify", "test", "compare", "diagnos"))
+
+
+def _mended(program: Program, on: read.Operated) -> Fix | None:
+    """``set_detect_anomaly(False)``; a ``with`` that does nothing else is taken off."""
+    call: Any = on.node
+    if on.name.endswith(".set_detect_anomaly"):
+        mode = given(call, "mode", 0)
+        return None if mode is None else together("switch anomaly mode off", put(program, mode, "False"))
+    above: list[Any] = list(blocks.around(program.unit, call))[:2]
+    if [blocks.kind(one) for one in above] != ["WithItem", "With"] or len(above[1].items) != 1:
+        return None
+    return together("leave anomaly mode out", unwrapped(program, above[1]))
 
 
 FIRES = {
@@ -183,9 +203,28 @@ READ_FIRES = {
                 optimizer.step()
         train(a, b, c, d)
     """,
+    "around it all": """
+        import torch
+        def train(model, optimizer, loader, criterion):
+            with torch.autograd.detect_anomaly():
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    criterion(model(x), y).backward()
+                    optimizer.step()
+    """,
 }
 
 READ_SILENT = {
+    "a function that looks for errors": """
+        import torch
+
+        def check_numerics(model, loader, optimizer):
+            with torch.autograd.set_detect_anomaly(True):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    torch.nn.functional.mse_loss(model(x), y).backward()
+                    optimizer.step()
+    """,
     "asked for": """
         import torch
         def train(model, optimizer, loader, criterion, debug):

@@ -29,8 +29,12 @@ from trueloop.doctor.rule import Rule
 from trueloop.doctor.seen import ModelSeen
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.data import PREDICTIONS
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors, endings
+from trueloop.doctor.source.samples import samples_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +66,7 @@ class ArgmaxOverWrongDimension(Rule):
         self._right = 0
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
-        if not self.trace.close or self._looks[fact.place] >= LOOKS or fact.error is not None:
+        if self._looks[fact.place] >= LOOKS or fact.error is not None:
             return
         if fact.kind not in BY_CLASS and fact.kind not in OTHERS:
             return
@@ -168,24 +172,26 @@ def _sum(tensor: Tensor, dim: int, log: bool) -> float:
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """A loader's batches go through a softmax over dimension 0 right before a loss of classes."""
+    """A batch goes through a softmax over dimension 0 right before a loss of classes, or an argmax over it."""
     told: set[int] = set()
+    last: set[int] = set()  # the layers whose output is (batch, classes), as cross-entropy takes it
     for run in program.runs:
         for event in run.of(read.LossCalled):
             if event.kind not in ("cross_entropy", "nll_loss"):
                 continue
-            for end in endings(event.input):
-                if (
-                    not isinstance(end, values.Tensor)
-                    or end.op not in ("softmax", "log_softmax")
-                    or id(end.node) in told
-                ):
+            for end in _out_of_logarithms(event.input):
+                if not isinstance(end, values.Tensor):
+                    continue
+                scores = endings(end.inputs[0]) if end.op in _SOFTMAX and end.inputs else (end,)
+                last |= {id(one.layer) for one in scores if isinstance(one, values.Tensor) and one.layer is not None}
+                if end.op not in _SOFTMAX or id(end.node) in told:
                     continue
                 dim = end.options.get("dim") or (end.inputs[1] if len(end.inputs) > 1 else None)
                 if end.layer is not None:
                     dim = end.layer.option("dim", 0)
                 through = [one.op for one in ancestors(end) if isinstance(one, values.Tensor)]
-                if values.constant(dim) != 0 or "fetched" not in through or {"permute", "t", "T"} & set(through):
+                batch = "fetched" in through or samples_first(end.inputs[0])
+                if values.constant(dim) != 0 or not batch or {"permute", "t", "T"} & set(through):
                     continue
                 told.add(id(end.node))
                 finding = program.finding(
@@ -196,7 +202,84 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(event, "the loss")],
                     help="take it over the classes: `dim=1`, or `dim=-1`",
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, event, end))
+    for run in program.runs:
+        for chosen in run.of(read.Operated):
+            if chosen.name not in _CHOOSES or id(chosen.node) in told or not _over_samples(chosen, last):
+                continue
+            told.add(id(chosen.node))
+            finding = program.finding(
+                ArgmaxOverWrongDimension,
+                "the largest is taken over dimension 0, the batch: it names a sample for each class, no class",
+                "what it is taken of is the (batch, classes) that cross-entropy is given in training"
+                if not _is_of_transformers(chosen.args[0])
+                else "the Trainer hands over the scores of all samples, one row each",
+                at=chosen,
+                help="take it over the classes: `dim=1`, or `dim=-1`",
+            )
+            place = 0 if chosen.name.startswith("Tensor.") else 1
+            dim = given(chosen.node, "dim", place) or given(chosen.node, "axis", place)
+            edit = put(program, dim, "-1" if _is_of_transformers(chosen.args[0]) else "1") if dim is not None else None
+            yield Checked(finding, together("take the largest over the classes", edit))
+
+
+_SOFTMAX = ("softmax", "log_softmax")
+_LOGARITHM = ("log", "add", "clamp", "clamp_min")
+_CHOOSES = ("torch.argmax", "torch.max", "Tensor.argmax", "numpy.argmax", "np.argmax")
+
+
+def _out_of_logarithms(value: values.Value) -> tuple[values.Value, ...]:
+    """What a loss is given; of ``log(p + 1e-9)`` it is p."""
+    found = []
+    for end in endings(value):
+        while isinstance(end, values.Tensor) and end.op in _LOGARITHM and end.inputs:
+            inside = endings(end.inputs[0])
+            end = inside[0] if len(inside) == 1 else values.Unknown()
+        found.append(end)
+    return tuple(found)
+
+
+def _over_samples(chosen: read.Operated, last: set[int]) -> bool:
+    """Whether the largest of a classifier's scores is taken over the samples."""
+    dim = chosen.kwargs.get("dim") or chosen.kwargs.get("axis") or (chosen.args[1] if len(chosen.args) > 1 else None)
+    scores = chosen.args[0] if chosen.args else None
+    if dim is None or values.constant(dim, -1) != 0 or scores is None:
+        return False
+    if _is_of_transformers(scores):
+        return True
+    if not samples_first(scores):
+        return False
+    return all(isinstance(end, values.Tensor) and id(end.layer) in last for end in _under_probabilities(scores))
+
+
+def _is_of_transformers(scores: values.Value) -> bool:
+    """Whether its Trainer hands them to ``compute_metrics``: (samples, …, classes)."""
+    return isinstance(scores, values.Tensor) and scores.op == PREDICTIONS
+
+
+def _under_probabilities(value: values.Value) -> Iterator[values.Value]:
+    for end in endings(value):
+        if isinstance(end, values.Tensor) and end.op in _PLAIN and end.inputs:
+            yield from _under_probabilities(end.inputs[0])
+        else:
+            yield end
+
+
+_PLAIN = ("softmax", "log_softmax", "detach", "data", "numpy", "exp")
+
+
+def _mended(program: Program, event: read.LossCalled, end: values.Tensor) -> Fix | None:
+    """Dimension 1 is the classes' where the loss gets what the softmax makes as it is, or its logarithm."""
+    reached = event.input
+    while isinstance(reached, values.Tensor) and reached.op in _LOGARITHM and reached.inputs:
+        reached = reached.inputs[0]
+    made = end.node if end.layer is None else end.layer.node
+    placed = [one for one in getattr(made, "args", ()) if one.keyword is None]
+    of_method = end.layer is None and len(end.inputs) == len(placed) + 1
+    dim = given(made, "dim", 0 if end.layer is not None or of_method else 1)
+    if reached is not end or dim is None:
+        return None
+    return together(f"take the {end.op} over the classes", put(program, dim, "1"))
 
 
 FIRES = {
@@ -314,6 +397,26 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "the metric": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        def correct(out, y):
+            _, predicted = torch.max(out.data, 0)
+            return (predicted == y[:len(predicted)]).sum().item()
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        for x, y in DataLoader(data, batch_size=8):
+            nn.functional.cross_entropy(net(x), y).backward()
+        with torch.no_grad():
+            hits = sum(correct(net(x), y) for x, y in DataLoader(held, batch_size=8))
+    """,
+    "the logarithm of a softmax over drawn rows": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=0))
+        for rows in torch.randperm(100).split(10):
+            nn.functional.nll_loss(torch.log(net(X[rows]) + 1e-9), y[rows]).backward()
+    """,
     "dim=0 in forward": """
         import torch
         from torch import nn
@@ -332,6 +435,22 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one sample, a bag, both ways through pairs": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        from torch.utils.data import DataLoader
+        net, enc = nn.Linear(4, 3), nn.Linear(4, 8)
+        for x, y in DataLoader(data, batch_size=8):
+            F.cross_entropy(net(x), y).backward()
+            pairs = enc(x) @ enc(x + 1).T
+            F.cross_entropy(pairs, torch.arange(8)).backward()
+            shown = pairs.argmax(0), net(x)[0].argmax(0), net(x).max(1)[1], (net(x).softmax(1) > 0.5).max(0)
+        for x, y in samples:
+            scores = net(x)
+            F.cross_entropy(scores, torch.tensor(y)).backward()
+            print(scores.argmax(dim=0))
+    """,
     "over the classes": """
         import torch
         from torch import nn

@@ -24,7 +24,7 @@ from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked, Edit, Fix
-from trueloop.doctor.source.provenance import weights
+from trueloop.doctor.source.provenance import ending, weights
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -101,21 +101,32 @@ def in_source(program: Program) -> Iterator[Checked]:
     for run in program.runs:
         for event in run.of(read.LossCalled):
             first, second = event.input, event.target
-            if event.kind not in ORDERED or id(event.node) in told:
+            formula = _in_the_order_of_the_formula(event)
+            if (event.kind not in ORDERED and not formula) or id(event.node) in told:
                 continue
             if not isinstance(first, values.Tensor) or not isinstance(second, values.Tensor):
                 continue
-            if first.graph is not False or second.graph is not True or weights(first)[0] or not weights(second)[0]:
+            known = first.graph is False and second.graph is True and not weights(first)[0] and weights(second)[0]
+            if not known and not formula:
                 continue
             told.add(id(event.node))
             finding = program.finding(
                 ArgumentsExchanged,
                 f"{event.kind} is called with the target first and the model's output second",
-                "the first argument carries no graph, and the second one comes from the model",
+                "the first are probabilities, and the second logarithms of such: kl_div wants the reverse"
+                if formula
+                else "the first argument carries no graph, and the second one comes from the model",
                 at=event,
                 help="call it as `loss(output, target)`",
             )
             yield Checked(finding, _mended(program, event))
+
+
+def _in_the_order_of_the_formula(event: read.LossCalled) -> bool:
+    """``kl_div(p, log q)``"""
+    ends = [ending(one) for one in (event.input, event.target)]
+    ops = [one.op if isinstance(one, values.Tensor) else "" for one in ends]
+    return event.kind == "kl_div" and ops == ["softmax", "log_softmax"]
 
 
 def _mended(program: Program, event: read.LossCalled) -> Fix | None:
@@ -198,6 +209,14 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "the Kullback-Leibler divergence as it is written": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        def distil(student, teacher, x):
+            p = F.softmax(teacher(x), dim=1)
+            F.kl_div(p, F.log_softmax(student(x), dim=1), reduction="batchmean").backward()
+    """,
     "target first": """
         import torch
         from torch import nn

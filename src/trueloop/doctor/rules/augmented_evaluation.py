@@ -247,28 +247,32 @@ _IMAGES = """
 
 def in_source(program: Program) -> Iterator[Checked]:
     """What is trained on and what is evaluated on are parts of one dataset with a random transform."""
-    text = program.unit.tree.code
+    text = program.unit.code
     if any(word in text.lower() for word in ON_PURPOSE) or _CHANGED.search(text):
         return
     told: set[int] = set()
     for run in program.runs:
         if not run.complete:
             continue
-        trained = {id(whole): whole for event in run.of(read.Backward) for _, whole in _split_from(event.loss)}
+        trained = {id(whole): whole for event in run.of(read.Backward) for _, whole in _read_from(event.loss)}
+        augmented = {name for whole in trained.values() if (name := _random_transform(whole))}
         for call in run.of(read.Called):
             if call.grad is not False or used_for_training(run, call.result):
                 continue
-            for part, whole in [one for value in call.args for one in _split_from(value)]:
-                random = _random_transform(whole) if id(whole) in trained and id(whole) not in told else ""
-                if not random:
+            for part, whole in [one for value in call.args for one in _read_from(value)]:
+                random = _random_transform(whole)
+                if random not in augmented or id(whole) in told or (part is whole and id(whole) in trained):
                     continue
                 told.add(id(whole))
+                one = id(whole) in trained
                 finding = program.finding(
                     AugmentedEvaluation,
                     f"what is evaluated goes through the training's random transform (`{random}`)",
-                    "both are parts of one dataset, which has one transform",
+                    "both are parts of one dataset, which has one transform"
+                    if one
+                    else "the dataset that is evaluated has it as well as the one that is trained on",
                     at=call,
-                    related=[(part, "split here"), (whole, "the dataset with the transform")],
+                    related=[*([(part, "split here")] if one else []), (whole, "the dataset with the transform")],
                     certainty="likely",
                 )
                 yield Checked(finding)
@@ -278,13 +282,13 @@ _CHANGED = re.compile(r"(?<!\bself)\.transforms?\s*=[^=]|setattr\(")
 _RANDOM = re.compile(r"\b(?:torch|np\.random|numpy\.random|random)\.(?:rand\w*|normal|uniform|choice|random)\(")
 
 
-def _split_from(value: values.Value) -> list[tuple[values.Object, values.Object]]:
-    """The subsets that a value was fetched from, each with the dataset that it is a part of."""
+def _read_from(value: values.Value) -> list[tuple[values.Object, values.Object]]:
+    """The data sets that a value was fetched from: each as it is read, and the whole that it is, or is a part of."""
     found = []
     for one in ancestors(value):
         loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
         part = loader.option("dataset", 0) if isinstance(loader, values.Object) else None
-        whole = part.option("dataset", 0) if isinstance(part, values.Object) and part.name == "Subset" else None
+        whole = part.option("dataset", 0) if isinstance(part, values.Object) and part.name == "Subset" else part
         if isinstance(part, values.Object) and isinstance(whole, values.Object):
             found.append((part, whole))
     return found
@@ -411,6 +415,25 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "one transform for both sets": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torchvision import datasets, transforms
+        tf = transforms.Compose([transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+        train_loader = DataLoader(datasets.CIFAR10("data", train=True, transform=tf), batch_size=64, shuffle=True)
+        test_loader = DataLoader(datasets.CIFAR10("data", train=False, transform=tf), batch_size=64)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                right = sum((net(x).argmax(1) == y).sum().item() for x, y in test_loader)
+            print(epoch, right / 10000)
+    """,
     "random_split of one dataset": """
         import torch
         from torch import nn

@@ -20,8 +20,10 @@ from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked, Edit, Fix
-from trueloop.doctor.source.mending import argument, replaced
+from trueloop.doctor.source.arguments import with_argument
+from trueloop.doctor.source.data import length, rank
+from trueloop.doctor.source.edits import together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
@@ -124,7 +126,21 @@ def in_source(program: Program) -> Iterator[Checked]:
                 if not isinstance(loader, values.Object) or id(loader.node) in told:
                     continue
                 batch, count = values.constant(loader.option("batch_size", 1)), _count(loader)
+                if batch == 1 and type(batch) is int and _norm_of_rows(event.result) and not _collated(loader):
+                    told.add(id(loader.node))
+                    finding = program.finding(
+                        BatchOfOneWithBatchnorm,
+                        "each batch holds one sample, which batch normalisation cannot be trained on",
+                        "the loader has batch_size=1, and BatchNorm1d is given one row",
+                        at=loader,
+                        related=[(event, "the model is called here, in train mode")],
+                        help="take larger batches, or a layer that does without them: `LayerNorm`, `GroupNorm`",
+                    )
+                    yield Checked(finding)
+                    continue
                 if count is None or type(batch) is not int or batch < 2 or count < batch or count % batch != 1:
+                    continue
+                if not _norm_of_rows(event.result):
                     continue
                 told.add(id(loader.node))
                 finding = program.finding(
@@ -137,6 +153,23 @@ def in_source(program: Program) -> Iterator[Checked]:
                 yield Checked(finding, _dropping(program, loader))
 
 
+def _norm_of_rows(value: values.Value) -> bool:
+    """Whether a BatchNorm1d on the way is given rows: behind a linear layer, or what has two dimensions."""
+    for one in ancestors(value):
+        if isinstance(one, values.Tensor) and one.layer is not None and one.layer.kind == "torch.nn.BatchNorm1d":
+            given = one.inputs[0] if one.inputs else None
+            layer = given.layer if isinstance(given, values.Tensor) else None
+            if layer is not None and layer.kind == "torch.nn.Linear":
+                return True
+            if given is not None and rank(given) == 2:
+                return True
+    return False
+
+
+def _collated(loader: values.Object) -> bool:
+    return loader.kind != "torch.utils.data.DataLoader" or any(one in loader.kwargs for one in ("collate_fn", "**"))
+
+
 def _count(loader: values.Object) -> int | None:
     """The samples of a loader that gives all of them; None if they are not known."""
     others = ("sampler", "batch_sampler", "collate_fn", "**")
@@ -146,7 +179,7 @@ def _count(loader: values.Object) -> int | None:
         return None
     data = loader.option("dataset", 0)
     plain = isinstance(data, values.Object) and data.cls == "torch.utils.data.TensorDataset" and data.args
-    return _length(data.args[0]) if isinstance(data, values.Object) and plain else None
+    return _length(data.args[0]) or length(data) if isinstance(data, values.Object) and plain else None
 
 
 def _length(value: values.Value, depth: int = 12) -> int | None:
@@ -173,16 +206,7 @@ def _length(value: values.Value, depth: int = 12) -> int | None:
 
 
 def _dropping(program: Program, loader: values.Object) -> Fix | None:
-    import libcst as cst
-
-    if loader.at.unit is not program.unit or not isinstance(loader.node, cst.Call):
-        return None
-    title = "leave out the last, smaller batch"
-    given = argument(loader.node, "drop_last")
-    if given is not None:
-        return replaced(program, given, "True", title)
-    end = program.unit.span(loader.node.args[-1].value).end
-    return Fix(title, False, (Edit((end.line, end.column), (end.line, end.column), ", drop_last=True"),))
+    return together("leave out the last, smaller batch", with_argument(program, loader.node, "drop_last", "True", 8))
 
 
 FIRES = {
@@ -231,6 +255,18 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "one sample a step": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for a, b in DataLoader(data, batch_size=1, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+    """,
     "129 in batches of 32": """
         import torch
         from torch import nn
@@ -252,6 +288,23 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a norm over time, and over pixels": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        signals = TensorDataset(torch.randn(129, 3, 50), torch.zeros(129).long())
+        net = nn.Sequential(nn.Conv1d(3, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(368, 2))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for size in (1, 32):
+            for a, b in DataLoader(signals, batch_size=1, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+            for a, b in DataLoader(signals, batch_size=32, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+    """,
     "dropped, skipped, or not of one": """
         import torch
         from torch import nn

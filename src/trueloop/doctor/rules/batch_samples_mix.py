@@ -18,13 +18,12 @@ Fix: reduce over the feature dimensions; bring the dimensions into order with ``
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trueloop.doctor.facts import Called
-from trueloop.doctor.findings import Finding, Place
-from trueloop.doctor.places import is_users
+from trueloop.doctor.findings import Finding
+from trueloop.doctor.places import forward_of
 from trueloop.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class BatchSamplesMix(Rule):
             f"what {model.kind} says of a sample depends on the other samples of its batch{named}",
             f"in eval mode, replacing half of a batch of {len(fact.of.samples)} changes the other half's outputs by "
             f"up to {found.change:.0%} of the largest",
-            place=_forward_of(layer) or _forward_of(model.module) or fact.of.place,
+            place=forward_of(layer) or forward_of(model.module) or fact.of.place,
             related=[(fact.of.place, "the model is called here")],
         )
 
@@ -74,23 +73,6 @@ class BatchSamplesMix(Rule):
         if self._asked or not self.trace.models:
             return None
         return "no model could be asked whether samples of a batch mix (no shuffled batches in evaluation, or compiled)"
-
-
-def _forward_of(module: Any) -> Place | None:
-    """Where the user's class defines ``forward``."""
-    if module is None:
-        return None
-    try:
-        code = type(module).forward.__code__
-    except AttributeError:
-        return None
-    if not is_users(code.co_filename):
-        return None
-    try:
-        inspect.getsourcefile(code)
-    except TypeError:
-        return None
-    return Place(code.co_filename, code.co_firstlineno)
 
 
 FIRES = {

@@ -27,10 +27,15 @@ from trueloop.doctor.readings import ends
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.data import rank
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import atom, given
+from trueloop.doctor.source.data import column, rank
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.provenance import ancestors, endings
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
@@ -140,30 +145,81 @@ def _shaped_by_hand(node: Node, side: Shape) -> bool:
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """A layer with one output gives a column, and the target is a row: both are known from the data's own shapes."""
+    """A layer with one output gives a column, and the target is a row, or the other way: by the data's own shapes."""
     told: set[int] = set()
     for run in program.runs:
         for event in run.of(read.LossCalled):
-            if event.kind not in KINDS or id(event.node) in told:
-                continue
-            ends = values.options(event.input)
-            if not all(_is_column(one) for one in ends) or rank(event.target) != 1:
+            shapes = _shapes(event.input, event.target)
+            if event.kind not in KINDS or id(event.node) in told or not shapes:
                 continue
             told.add(id(event.node))
             finding = program.finding(
                 BroadcastLoss,
-                f"{event.kind} compares each prediction with every target: (N, 1) against (N,)",
-                "the last layer has one output, so the input is (N, 1); the targets are a row, (N,)",
+                f"{event.kind} compares each prediction with every target: {shapes}",
+                f"the predictions and the targets are {shapes}",
                 at=event,
             )
-            yield Checked(finding)
+            by_name = ("input", 0) if shapes.startswith("(N, 1)") else ("target", 1)
+            yield Checked(finding, _mended(program, given(event.node, *by_name)))
+        for backward in run.of(read.Backward):
+            for difference, shapes in _by_hand(backward.loss):
+                if id(difference.node) in told:
+                    continue
+                told.add(id(difference.node))
+                finding = program.finding(
+                    BroadcastLoss,
+                    f"each prediction is compared with every target: {shapes}",
+                    f"the two sides of `{difference.at.unit.text(difference.node)}` are {shapes}",
+                    at=difference,
+                    related=[(backward, "the backward of their mean")],
+                )
+                sides = [getattr(difference.node, side, None) for side in ("left", "right")]
+                columns = [side for side, one in zip(sides, difference.inputs, strict=True) if rank(one) == 2]
+                yield Checked(finding, _mended(program, columns[0]) if len(columns) == 1 else None)
 
 
-def _is_column(value: values.Value) -> bool:
-    layer = value.layer if isinstance(value, values.Tensor) else None
-    if layer is None or layer.kind != "torch.nn.Linear" or rank(value) != 2:
-        return False
-    return bool(values.constant(layer.option("out_features", 1)) == 1)
+def _shapes(one: values.Value, other: values.Value) -> str:
+    """The shapes of a prediction and of a target that broadcast; empty if that is not known."""
+    ends = values.options(one)
+    if not all(_is_of_one_output(end) for end in ends):
+        return ""
+    if all(column(end) for end in ends) and rank(other) == 1:
+        return "(N, 1) against (N,)"
+    if all(rank(end) == 1 for end in ends) and column(other):
+        return "(N,) against (N, 1)"
+    return ""
+
+
+def _is_of_one_output(value: values.Value) -> bool:
+    """Whether a value is what a layer with one output gives, but for its form."""
+    return all(
+        isinstance(end, values.Tensor)
+        and end.layer is not None
+        and end.layer.kind == "torch.nn.Linear"
+        and values.constant(end.layer.option("out_features", 1)) == 1
+        for end in endings(value)
+    )
+
+
+def _by_hand(loss: values.Value) -> Iterator[tuple[values.Tensor, str]]:
+    """The differences of a prediction and a target in a mean of their squares or sizes."""
+    for one in ancestors(loss, graph=True):
+        inside = one.inputs[0] if isinstance(one, values.Tensor) and one.op in ("pow", "abs", "square") else None
+        if isinstance(inside, values.Tensor) and inside.op == "sub" and len(inside.inputs) == 2:
+            a, b = inside.inputs
+            shapes = _shapes(a, b) or _shapes(b, a)
+            if shapes and not (_has_layers(a) and _has_layers(b)):  # else all pairs of predictions may be meant
+                yield inside, shapes
+
+
+def _has_layers(value: values.Value) -> bool:
+    return any(isinstance(one, values.Tensor) and one.layer is not None for one in ancestors(value))
+
+
+def _mended(program: Program, column: cst.CSTNode | None) -> Fix | None:
+    if column is None:
+        return None
+    return together("squeeze the column to a row, (N,)", put(program, column, f"{atom(program, column)}.squeeze(-1)"))
 
 
 FIRES = {
@@ -269,6 +325,44 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a row of predictions and a column of targets, in a class": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.Sequential(nn.Linear(10, 32), nn.SiLU(), nn.Linear(32, 1))
+            def forward(self, x):
+                return self.layers(x).squeeze(-1)
+        X = torch.randn(1000, 10)
+        y = X.sum(1).unsqueeze(1)
+        y = (y - y[:800].mean()) / y[:800].std()
+        loader = DataLoader(TensorDataset(X[:800], y[:800]), batch_size=40, shuffle=True)
+        net = Net()
+        for x, t in loader:
+            nn.functional.smooth_l1_loss(net(x), t).backward()
+    """,
+    "squares by hand, and a function of one's own": """
+        import numpy as np
+        import torch
+        from torch import nn
+        class Prices:
+            def __init__(self, n):
+                g = np.random.default_rng(0)
+                self.features = g.normal(size=(n, 3)).astype(np.float32)
+                self.price = (self.features @ np.array([1.5, -0.7, -1.1])).astype(np.float32)
+            def batches(self, size):
+                order = np.random.permutation(len(self.price))
+                for i in range(0, len(order), size):
+                    j = order[i : i + size]
+                    yield torch.from_numpy(self.features[j]), torch.from_numpy(self.price[j])
+        def l1(estimate, actual):
+            return torch.mean(torch.abs(estimate - actual))
+        net = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1))
+        for x, y in Prices(600).batches(50):
+            (l1(net(x), y) + ((net(x) - y) ** 2).mean()).backward()
+    """,
     "a column and a row": """
         import torch
         from torch import nn
@@ -282,6 +376,20 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "dimensions that are kept, and columns by hand": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        for _ in range(10):
+            x = torch.randn(16, 4)
+            y, z = x.sum(1, keepdim=True), x.sum(dim=1)[:, None]
+            nn.functional.mse_loss(net(x), y).backward()
+            ((net(x) - z) ** 2).mean().backward()
+            ((net(x).squeeze(1) - x.mean(1)) ** 2).mean().backward()
+            (net(x) - net(x).T).abs().mean().backward()
+            (net(x) - net(x).squeeze(1)).abs().mean().backward()
+            nn.functional.mse_loss(net(x), torch.ones(16)).backward()
+    """,
     "both are rows, both are columns, or it is not known": """
         import torch
         from torch import nn

@@ -38,6 +38,7 @@ from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.mending import line_before, moved_after, moved_before
+from trueloop.doctor.source.naming import is_seen
 from trueloop.doctor.source.provenance import feeds, held, weights
 from trueloop.doctor.source.ways import Run, paths
 from trueloop.doctor.untouched import is_zero
@@ -107,7 +108,7 @@ class ClipOutOfOrder(Rule):
             order.unscaled = True
 
     def clipped(self, fact: Clipped) -> None:
-        if not fact.parameters or fact.limit > LOOSE or not self.trace.close:
+        if not fact.parameters or fact.limit > LOOSE:
             return
         for seen in self._holders(fact.parameters[0]):
             order = self._orders.setdefault(seen.number, Order())
@@ -124,9 +125,6 @@ class ClipOutOfOrder(Rule):
     def stepping(self, fact: Stepping) -> Iterator[Finding]:
         order = self._orders.get(fact.optimizer.number)
         if order is None or fact.has_closure or not fact.accumulated:
-            return
-        if not self.trace.close:
-            self._orders.pop(fact.optimizer.number)
             return
         idle, last, scaled = order.idle, order.last, order.scaled
         order.idle, order.last, order.scaled, order.unscaled = None, -1, None, False
@@ -224,8 +222,10 @@ def in_source(program: Program) -> Iterator[Checked]:
         for those in verdicts.values():
             words = {word for word, _, _ in those}
             word, clip, other = those[0]
-            if "right" in words or len(words) > 1 or not clip.at.loops or not _has_backward(run, clip):
+            if "right" in words or len(words) > 1 or not _has_backward(run, clip):
                 continue
+            if not clip.at.loops and (run.entry is None or not any(run.of(read.Stepped))):
+                continue  # of a function that nothing here calls, the loop may stand elsewhere
             message, evidence, help = _TOLD[word]
             fix = None
             if word == "after" and isinstance(other, read.Stepped):
@@ -234,7 +234,9 @@ def in_source(program: Program) -> Iterator[Checked]:
                 fix = moved_after(program, clip, other, "clip after backward")
             elif word == "scaled" and isinstance(other, read.Stepped):
                 scaler, name = _names(other)
-                fix = line_before(program, clip, f"{scaler}.unscale_({name})", "unscale before clipping")
+                seen = all(is_seen(program.unit, one, other.node, clip.node) for one in (scaler, name))
+                text = f"{scaler}.unscale_({name})"
+                fix = line_before(program, clip, text, "unscale before clipping") if seen else None
             related = [(other, _OTHER[word])] if other is not None else []
             finding = program.finding(ClipOutOfOrder, message, evidence, at=clip, related=related, help=help)
             yield Checked(finding, fix)
@@ -432,6 +434,19 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "after the step, in a method that others call": """
+        import torch
+        class Learner:
+            def __init__(self, net):
+                self.net = net
+                self.opt = torch.optim.Adam(net.parameters())
+            def learn(self, x, y):
+                loss = torch.nn.functional.mse_loss(self.net(x), y)
+                self.opt.zero_grad()
+                loss.backward()
+                self.opt.step()
+                torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
+    """,
     "before backward": """
         import torch
         def train(model, loader, criterion):
@@ -465,6 +480,31 @@ READ_FIRES = {
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 scaler.step(opt)
                 scaler.update()
+    """,
+    "after the step, if it is asked for": """
+        import torch
+        class Trainer:
+            def __init__(self, model, args):
+                self.model, self.args = model, args
+                self.opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            def fit(self, loader, criterion):
+                for x, y in loader:
+                    self.opt.zero_grad()
+                    criterion(self.model(x), y).backward()
+                    self.opt.step()
+                    if self.args.clip:
+                        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+    """,
+    "after a step that comes every fourth time": """
+        import torch
+        def train(model, loader, criterion):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for i, (x, y) in enumerate(loader):
+                (criterion(model(x), y) / 4).backward()
+                if i % 4 == 3:
+                    opt.step()
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    opt.zero_grad()
     """,
 }
 

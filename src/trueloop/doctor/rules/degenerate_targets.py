@@ -80,7 +80,7 @@ class DegenerateTargets(Rule):
         self._output: weakref.ref[Tensor] | None = None
 
     def fetched(self, fact: Fetched) -> None:
-        self._batch = {id(tensor) for tensor in tensors_in(fact.batch)} if self.trace.close else set()
+        self._batch = {id(tensor) for tensor in tensors_in(fact.batch)}
 
     def called(self, fact: Called) -> None:
         import torch
@@ -89,7 +89,7 @@ class DegenerateTargets(Rule):
 
     def loss_called(self, fact: LossCalled) -> None:
         classifying = fact.kind in CLASSIFYING
-        if not self.trace.close or fact.error is not None or not fact.input.requires_grad or fact.target.requires_grad:
+        if fact.error is not None or not fact.input.requires_grad or fact.target.requires_grad:
             return
         if not (classifying or fact.kind in REGRESSING) or not readable(fact.target):
             return

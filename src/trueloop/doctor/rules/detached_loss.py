@@ -17,17 +17,19 @@ Fix: compute the loss from the model's output with torch operations alone, witho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, ModuleCalled, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.hollow import Hollow
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, results, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import WHOLE
+from trueloop.doctor.source.edits import ends, put, together, without
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
 from trueloop.doctor.source.provenance import ancestors, endings
-from trueloop.doctor.source.results import CUTS
+from trueloop.doctor.source.results import CUTS, STEPS
 from trueloop.doctor.written import assigned, backwarded
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ MADE_ANEW = frozenset(
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """The loss is a new tensor, made of what was cut off its graph, that is said to require gradients."""
+    """The loss is a new tensor, made of what was cut off its graph and said to require gradients; or it is cut off."""
     told: set[int] = set()
     for run in program.runs:
         for event in run.of(read.Backward):
@@ -90,6 +92,9 @@ def in_source(program: Program) -> Iterator[Checked]:
                 if isinstance(end, values.Tensor) and end.op in MADE_ANEW and end.inputs
             ]
             new = new or _asked(event.loss)
+            if not new and id(event.node) not in told and _is_bare(event.loss):
+                told.add(id(event.node))
+                yield Checked(_of_a_bare_one(program, event), _uncut(program, event.loss))
             if not new or id(event.node) in told:
                 continue
             cut = next((one for one in ancestors(new[0]) if one is not new[0] and _is_cut(one)), None)
@@ -104,7 +109,85 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(new[0], "the new tensor")],
                 help="backpropagate the loss itself, as the loss function gives it",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, new[0]))
+
+
+def _mended(program: Program, new: values.Tensor) -> Fix | None:
+    """The value itself in the place of what is made anew of it, where only ``item``, ``detach`` or ``data`` cut it."""
+    unit, call = program.unit, new.node
+    args: Any = getattr(call, "args", ())
+    cuts = [one for one in ancestors(new) if one is not new and _is_cut(one)]
+    if new.op not in ("tensor", "as_tensor", "FloatTensor", "variable") or not args or args[0].keyword or args[0].star:
+        return None
+    if blocks.statement(unit, call) is None or not all(_had_graph(one) for one in cuts):
+        return None
+    inner = args[0].value
+    gone = [end for end in blocks.walk(inner) if _without_cut(end) is not None]
+    if not gone or any(blocks.kind(one) in ("List", "ListComp") for one in blocks.walk(inner)):
+        return None
+    above: Any = next(blocks.around(unit, call))
+    base = _without_cut(inner)
+    if base is not None and blocks.kind(above) == "Assign" and blocks.stored(unit, above) == {unit.text(base)}:
+        return together("backpropagate the loss itself", without(program, call))  # else `loss = loss`
+    shut = blocks.kind(inner) not in WHOLE and blocks.kind(above) == "Attribute"
+    (begin, stop), (first, last) = ends(program, call), ends(program, inner)
+    edits = [Edit(begin, first, "(" * shut), Edit(last, stop, ")" * shut)]
+    edits += [Edit(ends(program, _without_cut(one))[1], ends(program, one)[1], "") for one in gone]
+    merged = [*edits[:1], *(_joined(edits[1], edits[2:]))]
+    return together("backpropagate the loss itself", merged)
+
+
+def _uncut(program: Program, loss: values.Value) -> Fix | None:
+    """``loss.backward()`` in the place of ``loss.detach().backward()``."""
+    node: Any = getattr(loss, "node", None)
+    inner = None if getattr(loss, "op", "") != "detach" else _without_cut(node)
+    return None if inner is None else together("keep the graph", put(program, node, program.unit.text(inner)))
+
+
+def _joined(last: Edit, cuts: list[Edit]) -> list[Edit]:
+    """The edits of the cuts and of what stands behind them: what touches becomes one."""
+    found: list[Edit] = []
+    for edit in sorted([*cuts, last]):
+        if found and found[-1].end == edit.start:
+            found[-1] = Edit(found[-1].start, edit.end, found[-1].text + edit.text)
+        else:
+            found.append(edit)
+    return found
+
+
+def _without_cut(node: Any) -> Any:
+    """``loss`` of ``loss.item()``, ``loss.detach()`` and ``loss.data``; None of all else."""
+    if blocks.kind(node) == "Call" and blocks.kind(node.func) == "Attribute" and not node.args:
+        return node.func.value if node.func.attr.value in ("item", "detach") else None
+    return node.value if blocks.kind(node) == "Attribute" and node.attr.value == "data" else None
+
+
+def _had_graph(cut: values.Value) -> bool:
+    """Whether what was cut off was the graph of a loss: known, or given by a call of what is not known."""
+    if isinstance(cut, values.Tensor):
+        return bool(cut.inputs) and (_is_cut(cut.inputs[0]) or results.graph_of(cut.inputs[0]) is True)
+    before = cut.of if isinstance(cut, values.Unknown) else None
+    return (isinstance(before, values.Unknown) and before.via == "call") or results.graph_of(before) is True
+
+
+def _is_bare(loss: values.Value) -> bool:
+    """Whether a loss is cut off its graph, and nothing was done with it since."""
+    those = [one for one in endings(loss) if not (isinstance(one, values.Constant) and one.value is None)]
+    ops = [
+        one.op if isinstance(one, values.Tensor) else one.via if isinstance(one, values.Unknown) else ""
+        for one in those
+    ]
+    return bool(ops) and set(ops) <= {"detach", "item", "tolist", "numpy"} and results.graph_of(loss) is False
+
+
+def _of_a_bare_one(program: Program, event: read.Backward) -> Finding:
+    return program.finding(
+        DetachedLoss,
+        "the loss that is backpropagated has no graph: no gradient reaches the model",
+        f"`{event.at.unit.text(event.node)}`: the loss was cut off its graph by `.detach()`, `.item()` or the like",
+        at=event,
+        help="hand over the loss itself, as the loss function gives it; log `loss.item()`",
+    )
 
 
 def _asked(loss: values.Value) -> list[values.Tensor]:
@@ -115,7 +198,7 @@ def _asked(loss: values.Value) -> list[values.Tensor]:
 
 
 def _is_cut(value: values.Value) -> bool:
-    return (isinstance(value, values.Tensor) and value.op in CUTS) or (
+    return (isinstance(value, values.Tensor) and value.op in CUTS | STEPS) or (
         isinstance(value, values.Unknown) and value.via in CUTS
     )
 
@@ -208,6 +291,18 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "decisions that are told to require gradients": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = (net(x).argmax(1) != y).float().mean()
+            loss.requires_grad = True
+            loss.backward()
+            opt.step()
+    """,
     "rebuilt from its number": """
         import torch
         def train(model, loader, criterion, optimizer):
@@ -228,6 +323,18 @@ READ_FIRES = {
             opt.zero_grad()
             loss = nn.functional.cross_entropy(net(x), y)
             Variable(loss.data, requires_grad=True).backward()
+            opt.step()
+    """,
+    "a sum of numbers": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        for x, y in loader:
+            opt.zero_grad()
+            a, b = nn.functional.cross_entropy(net(x), y), net(x).square().mean()
+            torch.tensor(a.item() + 0.5 * b.detach().item(), requires_grad=True).backward()
             opt.step()
     """,
 }

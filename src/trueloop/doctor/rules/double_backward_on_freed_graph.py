@@ -17,10 +17,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.rule import Rule
-from trueloop.doctor.source.events import Backward
+from trueloop.doctor.source.edits import put, together, without
+from trueloop.doctor.source.events import Backward, Stepped
 from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.provenance import weights
-from trueloop.doctor.source.values import Tensor
+from trueloop.doctor.source.provenance import ancestors, weights
+from trueloop.doctor.source.values import Tensor, Value
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -54,10 +56,58 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=second,
                 related=[(first, "the first backward")],
             )
-            yield Checked(finding)
+            yield Checked(finding, together("leave the second backward out", without(program, second.node)))
+        yield from _through_one_part(program, run, told)
+
+
+def _through_one_part(program: Program, run: Run, told: set[int]) -> Iterator[Checked]:
+    """Two backwards of a turn, of different losses, through a layer's output that is the same for both."""
+    backwards = [event for event in run.of(Backward) if isinstance(event.loss, Tensor)]
+    for number, second in enumerate(backwards):
+        own = {id(one) for one in ancestors(second.loss, graph=True)}
+        for first in backwards[:number]:
+            if first.at != second.at or first.kwargs or first.loss is second.loss or id(second.node) in told:
+                continue
+            shared = next((one for one in ancestors(first.loss, graph=True) if id(one) in own and _is_freed(one)), None)
+            if shared is None or any(event.node is second.node for event in run.of(Backward) if event.kwargs):
+                continue
+            told.add(id(second.node))
+            finding = program.finding(
+                DoubleBackwardOnFreedGraph,
+                "this backward goes through a part of the graph that the first one freed",
+                f"both losses go through `{shared.at.unit.text(shared.node)}`",  # type: ignore[attr-defined]
+                at=second,
+                related=[(first, "the first backward"), (shared, "what both go through")],
+                help="add the losses up and call backward once; or detach what the second needs no gradient of",
+            )
+            asked = program.unit.text(first.node).removesuffix("()")
+            between = run.events[run.events.index(first) : run.events.index(second)]
+            simple = asked.endswith(".backward") and not any(isinstance(event, Stepped) for event in between)
+            edit = put(program, first.node, f"{asked}(retain_graph=True)") if simple else None
+            yield Checked(finding, together("keep the graph for the second backward", edit))
+
+
+def _is_freed(value: Value) -> bool:
+    """Whether a value was made by a layer with weights: backward frees what that kept."""
+    layer = value.layer if isinstance(value, Tensor) and value.graph else None
+    weighed = layer is not None and layer.name.startswith(("Linear", "Conv", "LSTM", "GRU", "Embedding"))
+    return weighed and isinstance(value, Tensor) and value.op == getattr(layer, "name", "")
 
 
 READ_FIRES = {
+    "two heads of one body": """
+        import torch
+        from torch import nn
+        body, a, b = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 1)
+        opt = torch.optim.SGD([*body.parameters(), *a.parameters(), *b.parameters()], lr=0.1)
+        for x, y, z in loader:
+            opt.zero_grad()
+            h = torch.relu(body(x))
+            one, other = nn.functional.cross_entropy(a(h), y), nn.functional.mse_loss(b(h), z)
+            one.backward()
+            other.backward()
+            opt.step()
+    """,
     "twice": """
         import torch
         from torch import nn
@@ -73,6 +123,20 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "what the first made, without its graph": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        for real in loader:
+            fake = G(torch.randn(8, 2))
+            od.zero_grad()
+            (D(fake.detach()).mean() - D(real).mean()).backward()
+            od.step()
+            og.zero_grad()
+            (-D(fake).mean()).backward()
+            og.step()
+    """,
     "two passes": """
         import torch
         from torch import nn

@@ -21,9 +21,11 @@ from trueloop.doctor.facts import DroppedOut
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.rules.evaluation_in_train_mode import ON_PURPOSE
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.arguments import atom, given
+from trueloop.doctor.source.edits import behind, put, spelled, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_module
 from trueloop.doctor.written import says
 
@@ -99,7 +101,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             told.add(id(event.node))
             message, evidence = found
             finding = program.finding(DropoutAlwaysOn, message, evidence, at=event)
-            yield Checked(finding, _mended(program, event) if isinstance(event, read.Operated) else None)
+            yield Checked(finding, _mended(program, event))
 
 
 def _is_off(event: read.Operated) -> bool:
@@ -138,20 +140,52 @@ def _made_in_forward(event: read.Made) -> tuple[str, str] | None:
     function = event.function
     if not layer.name.startswith("Dropout") or function is None or function.name != "forward":
         return None
+    above: Any = next(blocks.around(event.at.unit, event.node), None)
+    if blocks.kind(above) == "Attribute" and above.attr.value == "train":
+        return None  # `nn.Dropout(p).train(self.training)`
     return (
         f"a {layer.name} that is made in `forward` stays at work in eval mode",
         "the module does not hold it, so `eval()` does not reach it",
     )
 
 
-def _mended(program: Program, event: read.Operated) -> Fix | None:
+def _mended(program: Program, event: read.Operated | read.Made) -> Fix | None:
+    """Asks for the mode: by an argument, or, of a layer that is made where it is called, by the function."""
     node: Any = event.node
-    if event.at.unit is not program.unit or "attention" in event.name or not node.args:
+    params: Any = event.function.node.params.params if event.function is not None else ()
+    inner = blocks.function(program.unit, node)
+    if not params or event.function is None or inner is not event.function.node:
         return None
-    end = program.unit.span(node.args[-1].value).end
-    return Fix(
-        "rest in eval mode", False, (Edit((end.line, end.column), (end.line, end.column), ", training=self.training"),)
+    mode = f"{params[0].name.value}.training"
+    if isinstance(event, read.Made):
+        return _as_function(program, node, mode)
+    if "attention" not in event.name and node.args:
+        return together("rest in eval mode", behind(program, node.args[-1].value, f", training={mode}"))
+    p = given(node, "dropout_p", 4)
+    text = None if p is None else put(program, p, f"{atom(program, p)} if {mode} else 0.0")
+    return together("rest in eval mode", text)
+
+
+def _as_function(program: Program, made: Any, mode: str) -> Fix | None:
+    """``nn.Dropout(0.3)(x)`` as ``nn.functional.dropout(x, 0.3, training=self.training)``."""
+    call: Any = next(blocks.around(program.unit, made), None)
+    name = _NAMES.get(getattr(made.func, "attr", made.func).value)
+    if blocks.kind(call) == "Assign":
+        return together("rest in eval mode", behind(program, made, f".train({mode})"))
+    if blocks.kind(call) != "Call" or call.func is not made or name is None or any(one.star for one in call.args):
+        return None
+    spelling, added = spelled(program, f"torch.nn.functional.{name}")
+    if sum(one.keyword is None for one in made.args) > 1:
+        return None  # the second is another than the function's
+    args = [program.unit.text(one.value) if one.keyword is None else program.unit.text(one) for one in made.args]
+    text = ", ".join([program.unit.text(call.args[0].value), *(one.rstrip(", ") for one in args), f"training={mode}"])
+    return (
+        together("rest in eval mode", put(program, call, f"{spelling}({text})"), added) if len(call.args) == 1 else None
     )
+
+
+_NAMES = {f"Dropout{size}": f"dropout{size.lower()}" for size in ("", "1d", "2d", "3d")}
+_NAMES |= {"AlphaDropout": "alpha_dropout", "FeatureAlphaDropout": "feature_alpha_dropout"}
 
 
 FIRES = {

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source import blocks, values
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import put, spelled, together, without
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.ritual import fed
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class DuplicateWorkerRng(Rule):
         number = fact.loader.number
         if number not in self._looked:
             self._looked.add(number)
-            found = self._look(fact.loader.loader, fact.loader.place)
+            found = self.look(fact.loader.loader, fact.loader.place)
             if found is not None:
                 self._waiting[number] = found
 
@@ -62,7 +64,8 @@ class DuplicateWorkerRng(Rule):
                 if one.loader is not None and one.loader.number in self._waiting:
                     yield self._waiting.pop(one.loader.number)
 
-    def _look(self, loader: Any, place: Place | None) -> Finding | None:
+    def look(self, loader: Any, place: Place | None) -> Finding | None:
+        """What is wrong with the random numbers of this loader, made on that line."""
         from torch.utils.data import IterableDataset
 
         workers = getattr(loader, "num_workers", 0)
@@ -119,7 +122,6 @@ DRAWN = {
     "torch.manual_seed": re.compile(r"\btorch\.(rand|randn|randint|randperm|bernoulli|normal|multinomial)\("),
 }
 """What sets a generator's seed, and what draws from it."""
-SETS = re.compile(r"^ +([\w.]+)\((\d+)\)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 def in_source(program: Program) -> Iterator[Checked]:
@@ -129,15 +131,40 @@ def in_source(program: Program) -> Iterator[Checked]:
         for loader, backward in fed(run):
             begin = loader.option("worker_init_fn", 10)
             workers = values.constant(loader.option("num_workers", 5))
-            drawn = _drawn(loader.option("dataset", 0))
-            if id(loader.node) in told or not isinstance(begin, values.Function) or type(workers) is not int:
+            data = loader.option("dataset", 0)
+            if id(loader.node) in told:
                 continue
-            text = begin.unit.text(begin.node)
-            if re.search(r"\b(if|else|for|while|try|with)\b", text):
-                continue  # it may not be reached
-            for how, number in SETS.findall(text):
-                if how not in DRAWN or text.count("seed(") != text.count(f"({number})") or workers < 2:
-                    continue
+            if fixed := _seeded_in_each(data):
+                told.add(id(loader.node))
+                gives, how, seed = fixed
+                finding = program.finding(
+                    DuplicateWorkerRng,
+                    f"every sample is drawn with the same seed, {seed}: their random numbers repeat",
+                    f"`{how}({seed})` in `{gives.name}`, which draws from that generator",
+                    at=loader,
+                    related=[(program.line(gives.node, gives.unit), "the seed is set here"), (backward, "trained on")],
+                    help="set the seed once, at the head of the script",
+                )
+                yield Checked(finding, _unseeded(program, gives, f"{how}({seed})"))
+                continue
+            if type(workers) is not int or workers < 2:
+                continue
+            if begin is None and (own := _own_generator(data)):
+                told.add(id(loader.node))
+                finding = program.finding(
+                    DuplicateWorkerRng,
+                    f"each worker gets a copy of `self.{own}`, in the same state: their random numbers repeat",
+                    f"the dataset keeps it and draws from it in `__getitem__`, and there are {workers} workers",
+                    at=loader,
+                    related=[(backward, "trained on")],
+                    help=f"make `self.{own}` in the worker, from `torch.initial_seed()`, or draw from torch's own",
+                )
+                yield Checked(finding)
+                continue
+            if not isinstance(begin, values.Function):
+                continue
+            drawn = _drawn(data)
+            for how, number in _seeds(begin):
                 if not DRAWN[how].search(drawn):
                     continue
                 told.add(id(loader.node))
@@ -148,8 +175,111 @@ def in_source(program: Program) -> Iterator[Checked]:
                     at=loader,
                     related=[(program.line(begin.node, begin.unit), "the seed is set here"), (backward, "trained on")],
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, begin, how, str(number)))
                 break
+
+
+def _seeds(function: values.Function, bound: dict[str, values.Value] | None = None) -> Iterator[tuple[str, int]]:
+    """The generators that a function surely sets to a number, and those that what it calls does."""
+    text = function.unit.text(function.node)
+    if re.search(r"\b(if|else|for|while|try|with)\b", text):
+        return  # it may not be reached
+    found: dict[str, set[int | None]] = {}
+    for one in blocks.walk(function.node):
+        call: Any = one
+        if kind(one) != "Call":
+            continue
+        how = function.unit.text(call.func)
+        given = [_number(arg.value, function, bound or {}) for arg in call.args if arg.keyword is None]
+        if how in DRAWN:
+            found.setdefault(how, set()).add(given[0] if given else None)
+        elif kind(call.func) == "Name" and bound is None:
+            called = _looked_up(how, function.scope)
+            if isinstance(called, values.Function) and kind(called.node) == "FunctionDef":
+                names = [param.name.value for param in called.node.params.params]
+                passed = {name: values.Constant(number) for name, number in zip(names, given, strict=False)}
+                for name, seed in _seeds(called, called.defaults | passed):
+                    found.setdefault(name, set()).add(seed)
+    for how, numbers in found.items():
+        number = next(iter(numbers))
+        if len(numbers) == 1 and number is not None:
+            yield how, number
+
+
+def _number(node: Any, function: values.Function, bound: dict[str, values.Value]) -> int | None:
+    """The number that is written there, or that a name stands for; None if it is not known."""
+    name = getattr(node, "value", "")
+    if kind(node) == "Integer":
+        return int(name)
+    params = [param.name.value for param in function.node.params.params]
+    value = bound.get(name) if name in params else _looked_up(name, function.scope) if kind(node) == "Name" else None
+    found = values.constant(value)
+    return found if type(found) is int else None
+
+
+def _looked_up(name: str, scope: values.Scope | None) -> values.Value | None:
+    while scope is not None:
+        if name in scope.names:
+            return scope.names[name]
+        scope = scope.parent
+    return None
+
+
+def _seeded_in_each(data: values.Value | None) -> tuple[values.Function, str, int] | None:
+    """What gives a sample, the generator that it sets to a number, and the number; None if it does not."""
+    if not isinstance(data, values.Object) or not isinstance(data.cls, values.Class):
+        return None
+    gives = data.cls.find("__getitem__")
+    if not isinstance(gives, values.Function) or kind(gives.node) != "FunctionDef":
+        return None
+    text = gives.unit.text(gives.node)
+    return next(((gives, how, seed) for how, seed in _seeds(gives) if DRAWN[how].search(text)), None)
+
+
+def _own_generator(data: values.Value | None) -> str:
+    """The name under which a dataset keeps a generator that its samples are drawn with; empty if there is none."""
+    if not isinstance(data, values.Object) or not isinstance(data.cls, values.Class):
+        return ""
+    whole = data.cls.unit.text(data.cls.node)
+    gives = data.cls.find("__getitem__")
+    if not isinstance(gives, values.Function) or re.search(r"worker|seed\(|__setstate__", whole):
+        return ""
+    if data.kind != "torch.utils.data.Dataset":
+        return ""
+    text = gives.unit.text(gives.node)
+    for name in set(re.findall(r"self\.(\w+)\(", text)):  # what it calls of its own
+        helper = data.cls.find(name)
+        text += helper.unit.text(helper.node) if isinstance(helper, values.Function) else ""
+    for name, value in data.attrs.items():
+        if isinstance(name, str) and _is_generator(value) and re.search(rf"self\.{name}\.\w+\(", text):
+            return "" if re.search(rf"self\.{name}\s*=", text) else name
+    return ""
+
+
+def _is_generator(value: object) -> bool:
+    if isinstance(value, values.Object):
+        return value.kind in ("random.Random", "numpy.random.RandomState", "numpy.random.Generator")
+    return isinstance(value, values.Unknown) and value.via == "call" and value.name == "default_rng"
+
+
+def _unseeded(program: Program, gives: values.Function, call: str) -> Fix | None:
+    """The line that sets the seed for each sample taken out."""
+    said = [one for one in blocks.walk(gives.node) if kind(one) == "Expr" and gives.unit.text(one) == call]
+    return together("set no seed for each sample", without(program, said[0])) if len(said) == 1 else None
+
+
+def _mended(program: Program, begin: values.Function, how: str, number: str) -> Fix | None:
+    """The seed that torch gave the worker."""
+    wanted, imported = spelled(program, "torch.initial_seed")
+    said = [
+        one
+        for one in blocks.walk(begin.node)
+        if kind(one) == "Call" and begin.unit.text(one).endswith(f"({number})") and how in begin.unit.text(one)
+    ]
+    if len(said) != 1:
+        return None
+    call: Any = said[0]
+    return together("seed each worker by its own", put(program, call.args[0], f"{wanted}() % 2**32"), imported)
 
 
 def _drawn(data: values.Value | None) -> str:
@@ -260,6 +390,67 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a seed in each sample": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Noisy(Dataset):
+            def __len__(self):
+                return 100
+            def __getitem__(self, i):
+                torch.manual_seed(3)
+                return x[i] + torch.randn(4), i % 3
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for a, b in DataLoader(Noisy(), batch_size=8):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
+    """,
+    "a function that seeds all, by a lambda": """
+        import random
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        SEED = 42
+        class Crops(Dataset):
+            def __len__(self):
+                return 100
+            def __getitem__(self, i):
+                left = random.randint(0, 8)
+                return frames[i, left : left + 4], i % 3
+        def seed_all(seed=0):
+            random.seed(seed)
+            np.random.seed(seed)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for a, b in DataLoader(Crops(), batch_size=8, num_workers=2, worker_init_fn=lambda _: seed_all(SEED)):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
+    """,
+    "a generator that the dataset keeps": """
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Noisy(Dataset):
+            def __init__(self, x):
+                self.x, self.rng = x, np.random.default_rng(7)
+            def __len__(self):
+                return len(self.x)
+            def noise(self):
+                return torch.tensor(self.rng.normal(size=4), dtype=torch.float32)
+            def __getitem__(self, i):
+                return self.x[i] + self.noise(), i % 3
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for a, b in DataLoader(Noisy(torch.randn(90, 4)), batch_size=8, num_workers=2):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
+    """,
     "one seed for all": """
         import numpy as np
         import torch
@@ -282,6 +473,37 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a generator for the order that is fixed once, or made in the worker": """
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset, get_worker_info
+        class Fixed(Dataset):
+            def __init__(self, x):
+                self.rng = np.random.default_rng(7)
+                self.x = x[self.rng.permutation(len(x))]
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i], i % 3
+        class Late(Fixed):
+            def __getitem__(self, i):
+                self.rng = np.random.default_rng(torch.initial_seed())
+                return self.x[i] + self.rng.normal(), i % 3
+        def begin(worker_id):
+            np.random.seed(SEED + worker_id)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for data in (Fixed(torch.randn(90, 4)), Late(torch.randn(90, 4))):
+            for a, b in DataLoader(data, batch_size=8, num_workers=2):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(a), b).backward()
+                opt.step()
+        for a, b in DataLoader(data, batch_size=8, num_workers=2, worker_init_fn=begin):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(a), b).backward()
+            opt.step()
+    """,
     "by worker": """
         import numpy as np
         import torch

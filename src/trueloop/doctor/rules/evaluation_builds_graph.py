@@ -14,15 +14,18 @@ Fix: put validation under ``with torch.no_grad():`` (or ``torch.inference_mode()
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended, Evaluated
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, results
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import results
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import indent, spelled, together, wrapped
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.modes import evaluation
 from trueloop.doctor.source.ritual import is_trained, used_for_training
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import Pass
@@ -99,7 +102,26 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=call,
                 help="put `with torch.no_grad():` around the evaluation",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, call))
+
+
+def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:
+    """``torch.no_grad()`` for the function, if it does nothing else than evaluate; else around the evaluation."""
+    unit = program.unit
+    same = [event for event in run.of(read.Called) if event.node is call.node]
+    place = evaluation(program, run, call)
+    if place is None or any(e.training is not False or used_for_training(run, e.result) for e in same):
+        return None
+    name, added = spelled(program, "torch.no_grad")
+    inner: Any = blocks.function(unit, call.node)
+    trained: list[object] = [e for e in run.events if isinstance(e, (read.Backward, read.Stepped, read.Zeroed))]
+    trained += [e for e in run.of(read.Called) if e.training]
+    plain = blocks.kind(inner) == "FunctionDef" and inner.asynchronous is None and inner.name.value != "forward"
+    if plain and not any(blocks.holds(unit, inner, event) for event in trained):
+        line = unit.span(inner).start.line
+        decorator = Edit((line, 0), (line, 0), f"{indent(program, inner)}@{name}()\n")
+        return together("evaluate under no_grad", decorator, added)
+    return together("evaluate under no_grad", wrapped(program, place, place, f"with {name}():"), added)
 
 
 FIRES = {
@@ -184,6 +206,47 @@ READ_FIRES = {
             net.eval()
             for x, y in val_loader:
                 print(nn.functional.cross_entropy(net(x), y).item())
+    """,
+    "a trainer's method, torch under another name": """
+        from torch.nn import CrossEntropyLoss, Linear
+        from torch.optim import SGD
+        class Trainer:
+            def __init__(self):
+                self.net = Linear(4, 3)
+                self.opt = SGD(self.net.parameters(), lr=0.1)
+                self.loss = CrossEntropyLoss()
+            def evaluate(self, loader):
+                self.net.eval()
+                return sum((self.net(x).argmax(1) == y).sum().item() for x, y in loader)
+            def fit(self, a, b):
+                for epoch in range(3):
+                    self.net.train()
+                    for x, y in a:
+                        self.opt.zero_grad()
+                        self.loss(self.net(x), y).backward()
+                        self.opt.step()
+                    print(self.evaluate(b))
+    """,
+    "a text of several lines": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            net.eval()
+
+            # validation
+            for x, y in val_loader:
+                print(f'''loss
+        of this batch {nn.functional.cross_entropy(net(x), y).item()}''',
+                      epoch)
+                if epoch == 2:
+                    break  # enough
     """,
 }
 

@@ -24,10 +24,12 @@ from trueloop.doctor.facts import Evaluated, ForwardFailed
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.modes import rested, woken
 from trueloop.doctor.source.provenance import feeds
-from trueloop.doctor.source.ritual import is_stepped, is_trained, optimizers, used_for_training
-from trueloop.doctor.source.ways import Run
+from trueloop.doctor.source.ritual import is_stepped, is_trained, learned_from, optimizers, used_for_training
+from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
@@ -132,6 +134,8 @@ def in_source(program: Program) -> Iterator[Checked]:
                 continue
             if not is_stepped(run, last.target) or used_for_training(run, last.result) or not _judged(run, last):
                 continue
+            if any(event.name == "step" and _acts(last, event) for event in run.of(read.Escaped)):
+                continue  # a policy acts, in the mode that it learns in
             near = program.text_around(first, above=6).lower()
             if any(word in near for word in (*ON_PURPOSE, *CALIBRATES)):
                 continue
@@ -145,7 +149,29 @@ def in_source(program: Program) -> Iterator[Checked]:
                 certainty="likely" if asked else "certain",
                 help="call `model.eval()` before the evaluation, and `model.train()` before the next epoch",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, first))
+
+
+def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:
+    """Eval mode before the evaluation; train mode before the training that comes again, unless it is set there."""
+    trained = [e for e in run.of(read.Called) if e.target is call.target and any(learned_from(run, e))]
+    if any(event.node is call.node for event in trained):
+        return None  # one line does both
+    edits = [rested(program, run, call)]
+    again = next((e for e in trained if common_loop(e.at, call.at) is not None or _is_later(run, e, call)), None)
+    woken_there = (e for e in run.of(read.ModeSet) if e.target is call.target and e.training)
+    if again is not None and not any(common_loop(e.at, call.at) is not None for e in woken_there):
+        edits.append(woken(program, again, [call]))
+    return together("evaluate in eval mode", *edits)
+
+
+def _is_later(run: Run, one: read.Called, other: read.Called) -> bool:
+    return run.events.index(one) > run.events.index(other)
+
+
+def _acts(call: read.Called, event: read.Escaped) -> bool:
+    """Whether what the model says is handed on: ``env.step(action)``."""
+    return any(feeds(call.result, one) for one in event.values)
 
 
 def _wakes(call: read.Called) -> bool:
@@ -159,10 +185,11 @@ def _judged(run: Run, call: read.Called) -> bool:
     """Whether what the model says is compared with something: a loss, a metric, a decision."""
     if any(feeds(call.result, event.result) for event in run.of(read.LossCalled)):
         return True
+    done: list[read.Operated | read.Escaped] = [*run.of(read.Operated), *run.of(read.Escaped)]
     return any(
         event.name.rpartition(".")[2] in ("argmax", "sigmoid", "softmax", "topk", "eq", "max")
         and feeds(call.result, event.result)
-        for event in run.of(read.Operated)
+        for event in done
     )
 
 
@@ -296,6 +323,20 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a transformer's encoder": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 2), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(nn.functional.cross_entropy(net(held_out), labels).item())
+    """,
     "eval is not called": """
         import torch
         from torch import nn
@@ -330,9 +371,121 @@ READ_FIRES = {
                     opt.step()
                 print(validate(model, val_loader))
     """,
+    "once more at the end of a trainer's epoch": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self):
+                self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+                self.opt = torch.optim.Adam(self.net.parameters())
+            def train(self, loader):
+                for x, y in loader:
+                    self.opt.zero_grad()
+                    nn.functional.cross_entropy(self.net(x), y).backward()
+                    self.opt.step()
+            @torch.no_grad()
+            def validate(self, loader):
+                return sum(nn.functional.cross_entropy(self.net(x), y).item() for x, y in loader)
+            def fit(self, a, b):
+                for epoch in range(3):
+                    self.train(a)
+                    print(self.validate(b))
+        Trainer().fit(a, b)
+    """,
 }
 
 READ_SILENT = {
+    "modes set by hand": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            for module in net.modules():
+                module.training = False
+            with torch.no_grad():
+                print(nn.functional.cross_entropy(net(held_out), labels).item())
+    """,
+    "a generator of the user's sets the mode": """
+        import torch
+        from contextlib import contextmanager
+        from torch import nn
+        @contextmanager
+        def resting(model):
+            was = model.training
+            model.eval()
+            yield
+            model.train(was)
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with resting(net), torch.no_grad():
+                print(nn.functional.cross_entropy(net(held_out), labels).item())
+    """,
+    "a context of another module's is given the model": """
+        import torch
+        from torch import nn
+        from modes import resting
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with resting(net), torch.no_grad():
+                print(nn.functional.cross_entropy(net(held_out), labels).item())
+    """,
+    "a decorator of the user's sets the mode": """
+        import functools, torch
+        from torch import nn
+        def resting(function):
+            @functools.wraps(function)
+            def around(model, *args):
+                model.eval()
+                try:
+                    return function(model, *args)
+                finally:
+                    model.train()
+            return around
+        @resting
+        @torch.no_grad()
+        def judge(model, x, y):
+            return nn.functional.cross_entropy(model(x), y).item()
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            print(judge(net, x, y))
+    """,
+    "a policy acts in the mode that it learns in": """
+        import torch
+        from torch import nn
+        def train(env):
+            net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 2))
+            opt = torch.optim.Adam(net.parameters())
+            state = env.reset()
+            while True:
+                with torch.no_grad():
+                    action = net(state).max(1).indices.view(1, 1)
+                state, reward = env.step(action)
+                opt.zero_grad()
+                nn.functional.mse_loss(net(state).max(1).values, reward).backward()
+                opt.step()
+    """,
     "eval is called": """
         import torch
         from torch import nn

@@ -15,19 +15,26 @@ Fix: evaluate on the held-out loader, and make it of other samples than the trai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Called, Ended, Evaluated, LoaderBegun, LoaderMade, LossCalled, Settled
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.meant import called_validation, maker, means_held_out, means_training, names_of
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.naming import is_seen, name_of, uses_on_the_way
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.ritual import is_stepped, used_for_training
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.seen import LoaderSeen, Round
     from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
@@ -156,6 +163,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     for run in program.runs:
         if not run.complete:
             continue
+        yield from _same_samples(program, run)
         loaders = [e.made for e in run.of(read.Made) if e.made.kind == "torch.utils.data.DataLoader"]
         trained = [loader for event in run.of(read.Backward) for loader in _read(event.loss)]
         evaluations = [
@@ -173,8 +181,8 @@ def in_source(program: Program) -> Iterator[Checked]:
         escaped = any(
             idle[0] is one for event in run.of(read.Escaped) for value in event.values for one in ancestors(value)
         )
-        if escaped:
-            continue
+        if escaped or (shuffles(idle[0]) and not any(shuffles(one) for one in trained)):
+            continue  # the second: that is training-on-validation-data
         call, those = evaluations[0]
         finding = program.finding(
             EvaluationOnTrainingData,
@@ -184,7 +192,82 @@ def in_source(program: Program) -> Iterator[Checked]:
             related=[(those[0], "trained and evaluated on"), (idle[0], "never read")],
             help="evaluate on the held-out loader",
         )
-        yield Checked(finding)
+        yield Checked(finding, _mended(program, run, evaluations, idle[0]))
+
+
+def _same_samples(program: Program, run: Run) -> Iterator[Checked]:
+    """A loader that is called the validation's, and was made of the dataset that is trained on; no other is read."""
+    trained = {id(loader): loader for event in run.of(read.Backward) for loader in _read(event.loss)}
+    learned = {id(data) for one in trained.values() if (data := _dataset(one)) is not None}
+    others: dict[int, tuple[read.Called, values.Object]] = {}
+    for call in run.of(read.Called):
+        if call.grad is not False or not is_stepped(run, call.target) or used_for_training(run, call.result):
+            continue
+        those = [loader for value in call.args for loader in _read(value)]
+        if not those or any(id(_dataset(one)) not in learned for one in those):
+            return
+        others |= {id(one): (call, one) for one in those if id(one) not in trained}
+    for call, loader in others.values():
+        name = name_of(program.unit, loader.node) if loader.at.unit is program.unit else ""
+        if _dataset(loader) is None or not any(word in name.lower() for word in HELD_OUT):
+            continue
+        same = next(one for one in trained.values() if _dataset(one) is _dataset(loader))
+        finding = program.finding(
+            EvaluationOnTrainingData,
+            f"`{name}` holds the samples that are trained on",
+            "both loaders were made of the same dataset, and no evaluation reads another",
+            at=loader,
+            related=[(same, "trained on"), (call, "evaluated here")],
+            help="make it of the held-out samples",
+        )
+        yield Checked(finding, _of_the_rest(program, loader))
+
+
+def _of_the_rest(program: Program, loader: values.Object) -> Fix | None:
+    """The other part of a split in two, if nothing uses it yet."""
+    unit, data = program.unit, given(loader.node, "dataset", 0)
+    for one in blocks.walk(unit.tree):
+        split: Any = one
+        if data is None or kind(one) != "Assign" or not unit.text(split.value).startswith(_SPLITS):
+            continue
+        names = [unit.text(part.value) for part in getattr(split.targets[0].target, "elements", ())]
+        rest = [name for name in names if name != unit.text(data)]
+        if len(names) == 2 and len(rest) == 1 and unit.code.count(rest[0]) == 1:
+            return together(f"make it of `{rest[0]}`", put(program, data, rest[0]))
+    return None
+
+
+_SPLITS = ("random_split(", "torch.utils.data.random_split(", "data.random_split(")
+
+
+HELD_OUT = ("val", "test", "eval", "dev", "held")
+
+
+def _dataset(loader: values.Object) -> values.Value | None:
+    """What a loader goes through; None if a sampler chooses from it."""
+    chosen = loader.option("sampler", 3) or loader.option("batch_sampler", 4)
+    return None if chosen is not None else loader.option("dataset", 0)
+
+
+def _mended(
+    program: Program, run: Run, evaluations: list[tuple[read.Called, list[values.Object]]], idle: values.Object
+) -> Fix | None:
+    """The other loader at the one place that names the loader of the training for an evaluation."""
+    unit, other = program.unit, name_of(program.unit, idle.node)
+    learning = {id(call) for event in run.of(read.Backward) for call in event.at.calls}
+    places: dict[int, cst.CSTNode] = {}
+    for call, those in evaluations:
+        for one in uses_on_the_way(unit, name_of(unit, those[0].node), call.at, learning):
+            if is_seen(unit, other, idle.node, one):
+                places[id(one)] = one
+    if len(places) != 1:
+        return None
+    return together(f"evaluate on `{other}`", put(program, next(iter(places.values())), other))
+
+
+def shuffles(loader: values.Object) -> bool:
+    """Whether a loader is said to shuffle."""
+    return values.constant(loader.option("shuffle", 2)) is True
 
 
 def _read(value: values.Value) -> list[values.Object]:
@@ -318,6 +401,23 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "another loader of the same samples": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        known, others = torch.load("known.pt", weights_only=True), torch.load("others.pt", weights_only=True)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        train = DataLoader(known, batch_size=8, shuffle=True)
+        val = DataLoader(known, batch_size=8)
+        for epoch in range(3):
+            for x, y in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((net(x).argmax(1) == y).sum().item() for x, y in val) / len(known))
+    """,
     "the wrong loader": """
         import torch
         from torch import nn
@@ -340,6 +440,24 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "the figure on the training set beside that of another": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        known, others = torch.load("known.pt", weights_only=True), torch.load("others.pt", weights_only=True)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        train, train_eval = DataLoader(known, batch_size=8, shuffle=True), DataLoader(known, batch_size=64)
+        test = DataLoader(others, batch_size=64)
+        for epoch in range(3):
+            for x, y in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            for loader in (train_eval, test):
+                with torch.no_grad():
+                    print(sum((net(x).argmax(1) == y).sum().item() for x, y in loader))
+    """,
     "a report beside a validation": """
         import torch
         from torch import nn

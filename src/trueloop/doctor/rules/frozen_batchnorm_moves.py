@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Called, ModeSet
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import after, before, spelled, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import is_plain
+from trueloop.doctor.source.modes import named
 from trueloop.doctor.source.modules import parts
 from trueloop.doctor.source.ritual import learned_from
-from trueloop.doctor.source.ways import common_loop
+from trueloop.doctor.source.ways import Run, common_loop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +128,7 @@ def in_source(program: Program) -> Iterator[Checked]:
         told: set[int] = set()
         for number, call in enumerate(calls):
             norms = [one for one in call.frozen if _keeps_statistics(one) and id(one) not in told]
+            norms = [one for one in norms if "copied" not in one.attrs]  # a momentum encoder's follow on purpose
             others = [one for n, one in enumerate(calls) if n > number or common_loop(one.at, call.at) is not None]
             if not norms or any(_learns(other, one) for other in others for one in norms):
                 continue
@@ -139,7 +143,31 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=call,
                 related=[(norms[0], "the layer"), (backward, "trained here")],
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, call))
+
+
+def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:
+    """Puts the frozen ones into eval mode after ``model.train()``, or ahead of the training."""
+    written = [spelled(program, kind) for kind in sorted({norm.kind for norm in call.frozen})]
+    wakes = [e for e in run.of(read.ModeSet) if e.target is call.target and e.training and e.at.unit is program.unit]
+    wake: Any = next((e.node for e in wakes if common_loop(e.at, call.at) is not None), None)
+    thing = getattr(getattr(wake, "func", None), "value", None)
+    name = named(program, call) if thing is None else program.unit.text(thing)
+    if not is_plain(name) or any(added for _, added in written):
+        return None
+    which = ", ".join(spelling for spelling, _ in written)
+    which = which if len(written) == 1 else f"({which})"
+    step, one = program.unit.tree.default_indent, "layer" if name == "module" else "module"
+    text = "\n".join(
+        (
+            f"for {one} in {name}.modules():",
+            f"{step}if isinstance({one}, {which}) and {one}.affine and not {one}.weight.requires_grad:",
+            f"{step}{step}{one}.eval()",
+        )
+    )
+    loops = blocks.loops(program.unit, call.node)
+    place = before(program, loops[0] if loops else call.node, text) if wake is None else after(program, wake, text)
+    return together("leave the frozen ones in eval mode", place)
 
 
 def _learns(call: read.Called, norm: values.Object) -> bool:
@@ -223,6 +251,42 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "frozen by name": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+                self.fc = nn.Linear(4, 2)
+            def forward(self, x):
+                return self.fc(self.stem(x).mean((2, 3)))
+        net = Net()
+        for name, p in net.named_parameters():
+            if not name.startswith("fc"):
+                p.requires_grad = False
+        opt = torch.optim.Adam(net.fc.parameters())
+        for x, y in loader:
+            net.train()
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "by a function that goes over the names": """
+        import torch
+        from torch import nn
+        def freeze(module):
+            for name, p in module.named_parameters():
+                p.requires_grad_(False)
+        body, head = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), nn.Linear(8, 2)
+        net = nn.Sequential(body, head)
+        freeze(body)
+        opt = torch.optim.Adam(head.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "train() wakes the frozen part": """
         import torch
         from torch import nn
@@ -239,9 +303,75 @@ READ_FIRES = {
                 nn.functional.cross_entropy(model(x), y).backward()
                 opt.step()
     """,
+    "in train mode from its birth": """
+        import torch
+        from torch import nn
+        backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        backbone.requires_grad_(False)
+        model = nn.Sequential(backbone, nn.Linear(144, 5))
+        opt = torch.optim.SGD(model[1].parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            opt.step()
+    """,
 }
 
 READ_SILENT = {
+    "others are frozen by name": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+                self.fc = nn.Linear(4, 2)
+            def forward(self, x):
+                return self.fc(self.stem(x).mean((2, 3)))
+        net = Net()
+        for name, p in net.named_parameters():
+            if "fc" in name:
+                p.requires_grad = False
+        opt = torch.optim.Adam(net.stem.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "some of the children, which is not known": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+        for child in list(net.children())[:1]:
+            for p in child.parameters():
+                p.requires_grad = False
+        opt = torch.optim.Adam(p for p in net.parameters() if p.requires_grad)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "a momentum encoder": """
+        import copy, torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.q = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+                self.k = copy.deepcopy(self.q)
+                for p in self.k.parameters():
+                    p.requires_grad = False
+            def forward(self, x):
+                with torch.no_grad():
+                    k = self.k(x)
+                return (self.q(x) * k).sum(1)
+        net = Net()
+        opt = torch.optim.Adam(net.q.parameters())
+        for x in loader:
+            opt.zero_grad()
+            net(x).mean().backward()
+            opt.step()
+    """,
     "put at rest": """
         import torch
         from torch import nn

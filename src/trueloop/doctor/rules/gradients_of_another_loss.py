@@ -23,10 +23,18 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import BackwardBegun, Paused, Stepped, Stepping
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import line_before, said
+from trueloop.doctor.source.provenance import ancestors, clears, held, touches, trains
+from trueloop.doctor.source.ritual import optimizers
+from trueloop.doctor.source.ways import paths
 
 if TYPE_CHECKING:
     from trueloop.doctor.graph import Graph, Node
     from trueloop.doctor.seen import Accumulation, OptimizerSeen
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 3
@@ -55,7 +63,7 @@ class GradientsOfAnotherLoss(Rule):
 
     def backward_begun(self, fact: BackwardBegun) -> None:
         suspects = self._suspects.get(fact.place)
-        if suspects is None or not self.trace.close:
+        if suspects is None:
             return
         one, other = suspects
         key = (fact.place, one.number, other.number)
@@ -158,6 +166,93 @@ def _holds(top: Node, parameters: set[int]) -> bool:
     return False
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """On every way, a step uses what another player's backward left in its parameters, besides its own loss's."""
+    for run in program.runs:
+        players = [one for one in optimizers(run) if isinstance(one, values.Object)]
+        if not run.complete or len(players) < 2 or len(players) < len(optimizers(run)) or _freezes(program):
+            continue
+        ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped, read.GradientsUsed))
+        for player in players:
+            stepping = [way for way in ways if any(_is_step(event, player) for event in way)]
+            found = [_left_over(way, player, players) for way in stepping]
+            if not found or found[0] is None or None in found:
+                continue
+            left, own, step = found[0]
+            finding = program.finding(
+                GradientsOfAnotherLoss,
+                f"`{said(step)}.step()` also uses the gradients of another player's loss",
+                "that loss went through these parameters too, and nothing clears them before the second backward",
+                at=step,
+                related=[(left, "leaves gradients here too"), (own, "the backward of its own loss adds to them")],
+            )
+            clear = f"{said(step)}.zero_grad()"
+            yield Checked(finding, line_before(program, own, clear, "clear them before its own backward"))
+
+
+def _freezes(program: Program) -> bool:
+    """Whether parameters may be kept out of a loss: then backward leaves nothing in them."""
+    return any(word in program.unit.code for word in ("requires_grad", "toggle_optimizer"))
+
+
+def _is_step(event: object, player: values.Value) -> bool:
+    return isinstance(event, read.Stepped) and event.target is player
+
+
+def _left_over(
+    way: list[read.Event], player: values.Object, players: list[values.Object]
+) -> tuple[read.Backward, read.Backward, read.Stepped] | None:
+    """The first step on another's gradients, if all steps but the first of the way are such; None if it is not sure."""
+    pending: list[read.Backward] = []
+    used: dict[int, values.Object] = {}  # a backward -> another player that stepped on it
+    found = None
+    cleared = right = False
+    for event in way:
+        if isinstance(event, read.Backward):
+            reached = trains(player, event.loss)
+            if reached is None:
+                return None
+            if reached:
+                pending.append(event)
+        elif isinstance(event, read.Zeroed):
+            answer = clears(event.target, player)
+            cleared = cleared or answer is True
+            if answer is not False:
+                pending.clear()
+        elif isinstance(event, read.Escaped):
+            if touches(event.values, player):
+                return None
+        elif isinstance(event, read.GradientsUsed):
+            return None
+        elif isinstance(event, read.Stepped) and event.target is not player:
+            others = [one for one in players if one is event.target]
+            used |= {id(one): other for one in pending for other in others if trains(other, one.loss)}
+        elif isinstance(event, read.Stepped):
+            left = next(
+                (one for one in pending if id(one) in used and _works_on(one.loss, used[id(one)], player)), None
+            )
+            own = next((one for one in reversed(pending) if id(one) not in used), None)
+            if left is not None and own is not None and not event.closure:
+                found = found or (left, own, event)
+                right = False
+            elif found is not None:
+                right = True
+    return found if cleared and not right else None
+
+
+def _works_on(loss: values.Value, maker: values.Object, judge: values.Object) -> bool:
+    """Whether the second one's layers work on what the first one's made."""
+    makers, judges = held(maker.option("params", 0))[0], held(judge.option("params", 0))[0]
+    if makers & judges:
+        return False
+    for one in ancestors(loss, graph=True):
+        if isinstance(one, values.Tensor) and id(one.layer) in judges:
+            below = (other for given in one.inputs for other in ancestors(given, graph=True))
+            if any(isinstance(other, values.Tensor) and id(other.layer) in makers for other in below):
+                return True
+    return False
+
+
 FIRES = {
     "cleared once at the head": """
         G = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -230,6 +325,125 @@ SILENT = {
             F.mse_loss(dec(z), x).backward(retain_graph=True)
             (0.1 * z.square().mean()).backward()
             oe.step()
+            od.step()
+    """,
+}
+
+READ_FIRES = {
+    "all are cleared once, at the head": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        bce = nn.BCEWithLogitsLoss()
+        for real in loader:
+            og.zero_grad()
+            od.zero_grad()
+            fake = G(torch.randn(16, 2))
+            bce(D(fake), torch.ones(16, 1)).backward()
+            og.step()
+            (bce(D(real), torch.ones(16, 1)) + bce(D(fake.detach()), torch.zeros(16, 1))).backward()
+            od.step()
+    """,
+    "a trainer that clears the networks": """
+        import torch
+        from torch import nn
+        class Game:
+            def __init__(self):
+                self.gen = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+                self.critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+                self.g_opt = torch.optim.Adam(self.gen.parameters())
+                self.c_opt = torch.optim.Adam(self.critic.parameters())
+            def turn(self, real):
+                self.gen.zero_grad()
+                self.critic.zero_grad()
+                fake = self.gen(torch.randn(16, 2))
+                g_loss = -self.critic(fake).mean()
+                g_loss.backward()
+                self.g_opt.step()
+                c_loss = self.critic(fake.detach()).mean() - self.critic(real).mean()
+                c_loss.backward()
+                self.c_opt.step()
+        game = Game()
+        for real in loader:
+            game.turn(real)
+    """,
+    "an actor's loss goes through the critic, whose turn comes first": """
+        import torch
+        from torch import nn
+        actor, critic = nn.Linear(3, 1), nn.Linear(4, 1)
+        a_opt = torch.optim.Adam(actor.parameters())
+        c_opt = torch.optim.Adam(critic.parameters())
+        for s, a, r in memory:
+            nn.functional.mse_loss(critic(torch.cat([s, a], 1)), r).backward()
+            c_opt.step()
+            c_opt.zero_grad()
+            a_opt.zero_grad()
+            (-critic(torch.cat([s, actor(s)], 1)).mean()).backward()
+            a_opt.step()
+    """,
+}
+
+READ_SILENT = {
+    "cleared before each backward": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        bce = nn.BCEWithLogitsLoss()
+        for real in loader:
+            fake = G(torch.randn(16, 2))
+            og.zero_grad()
+            bce(D(fake), torch.ones(16, 1)).backward()
+            og.step()
+            od.zero_grad()
+            (bce(D(real), torch.ones(16, 1)) + bce(D(fake.detach()), torch.zeros(16, 1))).backward()
+            od.step()
+    """,
+    "the discriminator first": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        bce = nn.BCEWithLogitsLoss()
+        for real in loader:
+            og.zero_grad()
+            od.zero_grad()
+            fake = G(torch.randn(16, 2))
+            (bce(D(real), torch.ones(16, 1)) + bce(D(fake.detach()), torch.zeros(16, 1))).backward()
+            od.step()
+            bce(D(fake), torch.ones(16, 1)).backward()
+            og.step()
+    """,
+    "one loss for two optimizers, and a trunk that learns of two heads": """
+        import torch
+        from torch import nn
+        trunk, a, b = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+        ot, oa, ob = (torch.optim.SGD(one.parameters(), lr=0.1) for one in (trunk, a, b))
+        for x, y, z in loader:
+            for opt in (ot, oa, ob):
+                opt.zero_grad()
+            nn.functional.cross_entropy(a(trunk(x)), y).backward()
+            oa.step()
+            nn.functional.cross_entropy(b(trunk(x)), z).backward()
+            ob.step()
+            ot.step()
+    """,
+    "the judge is frozen meanwhile": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(2, 2), nn.Linear(2, 1)
+        og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        bce = nn.BCEWithLogitsLoss()
+        for real in loader:
+            og.zero_grad()
+            od.zero_grad()
+            fake = G(torch.randn(16, 2))
+            D.requires_grad_(False)
+            bce(D(fake), torch.ones(16, 1)).backward()
+            og.step()
+            D.requires_grad_(True)
+            (bce(D(real), torch.ones(16, 1)) + bce(D(fake.detach()), torch.zeros(16, 1))).backward()
             od.step()
     """,
 }

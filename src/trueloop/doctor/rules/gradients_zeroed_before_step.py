@@ -33,11 +33,13 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import after, together, without
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.mending import moved_after, said
-from trueloop.doctor.source.provenance import clears, touches
+from trueloop.doctor.source.provenance import ancestors, clears, touches
 from trueloop.doctor.source.ritual import gives, optimizers
-from trueloop.doctor.source.ways import Run, paths
+from trueloop.doctor.source.ways import Run, common_loop, paths
+from trueloop.doctor.source.windows import cleared_each_turn, count_of
 from trueloop.doctor.untouched import Untouched, is_zero
 
 if TYPE_CHECKING:
@@ -84,30 +86,28 @@ class GradientsZeroedBeforeStep(Rule):
         self._zeroed[id(fact.by) if hasattr(fact.by, "param_groups") else 0] = fact.place
 
     def backward_begun(self, fact: BackwardBegun) -> None:
-        if fact.place in self._watched_lines and fact.place not in self._attacks and self.trace.close:
+        if fact.place in self._watched_lines and fact.place not in self._attacks:
             held = {id(p) for seen in self.trace.optimizers for p in seen.parameters()}
             leaves = fact.graph.parameters
             if any(key not in held and type(leaf).__name__ == "Tensor" for key, leaf in leaves.items()):
                 self._attacks.add(fact.place)
 
     def backward_ended(self, fact: BackwardEnded) -> None:
-        if self.trace.close:
-            for seen in self.trace.optimizers:
-                if seen.accumulated and seen.accumulated[-1].backward == fact.begun.number:
-                    self._untouched.mark(seen)
+        for seen in self.trace.optimizers:
+            if seen.accumulated and seen.accumulated[-1].backward == fact.begun.number:
+                self._untouched.mark(seen)
 
     def clipped(self, fact: Clipped) -> None:
-        if self.trace.close:
-            for seen in self.trace.optimizers:
-                if seen.accumulated and self._untouched_but_clipped(seen, fact):
-                    self._untouched.mark(seen)
+        for seen in self.trace.optimizers:
+            if seen.accumulated and self._untouched_but_clipped(seen, fact):
+                self._untouched.mark(seen)
 
     def unscaled(self, fact: Unscaled) -> None:
         self._untouched.allow(self.trace.optimizer_of(fact.optimizer))
 
     def stepping(self, fact: Stepping) -> Iterator[Finding]:
         seen, number = fact.optimizer, fact.optimizer.number
-        if fact.has_closure or not self.trace.close:
+        if fact.has_closure:
             return
         if not fact.accumulated:
             if seen.steps == 0:
@@ -165,7 +165,7 @@ class GradientsZeroedBeforeStep(Rule):
     def _window(self, fact: Stepping) -> Window | None:
         """Several backwards of one line, each on cleared gradients."""
         places = {one.place for one in fact.accumulated}
-        if len(fact.accumulated) < 2 or len(places) > 1 or not all(one.clean is True for one in fact.accumulated):
+        if len(fact.accumulated) < 2 or len(places) > 1 or not all(one.clean for one in fact.accumulated):
             return None
         thrown = tuple(one.backward for one in fact.accumulated[:-1])
         if self._attacks.intersection(places) or self._used.intersection(thrown):
@@ -224,6 +224,44 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(backward, "the backward whose gradients are lost"), (step, "the step without gradients")],
             )
             yield Checked(finding, moved_after(program, zero, step, "clear the gradients after the step"))
+        yield from _all_but_the_last(program, run)
+
+
+def _all_but_the_last(program: Program, run: Run) -> Iterator[Checked]:
+    """A step once in k turns, whose loss is divided by k, and gradients that are cleared in every turn."""
+    told: set[int] = set()
+    for step in run.of(read.Stepped):
+        zeros = [zero for zero in cleared_each_turn(step, run) if clears(zero.target, step.target) is True]
+        for backward in run.of(read.Backward):
+            count = count_of(step, backward) if zeros and gives(run, backward, step.target) else ""
+            if not count or id(step.node) in told or zeros[0].at.branches != backward.at.branches:
+                continue
+            if not _divided(backward.loss, count) and "accum" not in count.lower():
+                continue
+            told.add(id(step.node))
+            finding = program.finding(
+                GradientsZeroedBeforeStep,
+                f"the gradients are cleared in every turn, and `{said(step)}.step()` comes once in {count}: "
+                "it sees only the last of them",
+                "`zero_grad` stands in the loop of the microbatches, and not under the condition of the step",
+                at=zeros[0],
+                related=[(backward, "a microbatch's backward"), (step, "the step")],
+                help="call `zero_grad` after the step, under the same condition",
+            )
+            yield Checked(finding, _mended(program, zeros, step))
+
+
+def _divided(loss: values.Value, count: str) -> bool:
+    divisions = (one for one in ancestors(loss, graph=True) if isinstance(one, values.Tensor) and one.op == "div")
+    return any(count in one.at.unit.text(one.node) for one in divisions)
+
+
+def _mended(program: Program, zeros: list[read.Zeroed], step: read.Stepped) -> Fix | None:
+    if len({id(zero.node) for zero in zeros}) > 1 or zeros[0].at.calls != step.at.calls:
+        return None
+    text = program.unit.text(zeros[0].node)
+    taken, put = without(program, zeros[0].node), after(program, step.node, text)
+    return together("clear the gradients after the step", taken, put)
 
 
 def _is_step(event: object, optimizer: values.Value) -> bool:
@@ -250,6 +288,8 @@ def _lost(
         elif _is_step(event, optimizer):
             if backward is None or zero is None or not isinstance(event, read.Stepped) or event.closure:
                 return None
+            if backward.at.loops and event.at.loops and common_loop(backward.at, event.at) is None:
+                return None  # that backward was of a training before this one
             found = found or (backward, zero, event)
     return found
 
@@ -362,6 +402,18 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "in every microbatch": """
+        import torch
+        def train(model, loader, criterion, accum):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step, (x, y) in enumerate(loader, start=1):
+                optimizer.zero_grad()
+                loss = criterion(model(x), y) / accum
+                loss.backward()
+                due = step % accum == 0
+                if due or step == len(loader):
+                    optimizer.step()
+    """,
     "between the two": """
         import torch
         def train(model, loader, criterion):
@@ -385,6 +437,16 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a player that moves once in five": """
+        import torch
+        def train(critic, player, loader):
+            optimizer = torch.optim.SGD(player.parameters(), lr=0.1)
+            for step, x in enumerate(loader):
+                optimizer.zero_grad()
+                critic(player(x)).mean().backward()
+                if step % 5 == 0:
+                    optimizer.step()
+    """,
     "after the step": """
         import torch
         def train(model, loader, criterion):

@@ -13,12 +13,17 @@ Fix: ``with torch.no_grad(): p -= lr * p.grad``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.edits import put, spelled, together, wrapped
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import is_alone
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.source.program import Program
 
 
@@ -37,7 +42,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     import libcst as cst
     from libcst import matchers
 
-    text = program.unit.tree.code
+    text = program.unit.code
     if ".data" not in text or ".grad" not in text or "backward(" not in text:
         return
     of_data = matchers.AugAssign(target=matchers.Attribute(attr=matchers.Name("data")))
@@ -55,7 +60,28 @@ def in_source(program: Program) -> Iterator[Checked]:
             at=program.line(node),
             help=f"under `torch.no_grad()`, change `{whose}` itself",
         )
-        yield Checked(finding)
+        yield Checked(finding, _mended(program, node))
+
+
+def _mended(program: Program, node: cst.AugAssign) -> Fix | None:
+    """The thing itself is changed, under ``torch.no_grad()``; a name of another function's would become this one's."""
+    unit = program.unit
+    target: Any = node.target
+    whose, line = unit.text(target.value), blocks.statement(unit, node)
+    home: Any = blocks.function(unit, node)
+    if line is None or not is_alone(line) or blocks.kind(line) == "If" or "(" in whose:
+        return None
+    if home is not None and blocks.kind(target.value) == "Name":
+        own = {one.name.value for one in blocks.walk(home.params) if blocks.kind(one) == "Param"}  # type: ignore[attr-defined]
+        if whose not in own | blocks.stored(unit, home.body):
+            return None
+    change = put(program, target, whose)
+    title = f"change `{whose}` under no_grad"
+    around: list[Any] = [one for one in blocks.around(unit, node) if blocks.kind(one) == "With"]
+    if any("no_grad" in unit.text(one.items[0].item) for one in around):
+        return together(title, change)
+    name, added = spelled(program, "torch.no_grad")
+    return together(title, change, wrapped(program, line, line, f"with {name}():"), added)
 
 
 READ_FIRES = {
@@ -66,6 +92,17 @@ READ_FIRES = {
             torch.nn.functional.mse_loss(x @ w, y).backward()
             w.data -= 0.1 * w.grad
             w.grad = None
+    """,
+    "each parameter, and under no_grad": """
+        import torch
+        w = torch.zeros(3, requires_grad=True)
+        def update(parameters, rate):
+            for p in parameters:
+                p.data -= rate * p.grad
+        for x, y in data:
+            torch.nn.functional.mse_loss(x @ w, y).backward()
+            with torch.no_grad():
+                w.data -= 0.1 * w.grad
     """,
 }
 

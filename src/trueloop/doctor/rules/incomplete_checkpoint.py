@@ -14,12 +14,15 @@ Fix: save one dict with the ``state_dict`` of the model, the optimizer and the s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.edits import after, before, put, together
 from trueloop.doctor.source.events import Backward, Made, Operated, Stepped
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_scheduler
+from trueloop.doctor.source.naming import is_seen, name_of
 from trueloop.doctor.source.provenance import ancestors, trains
 from trueloop.doctor.source.values import Constant, Object, Unknown, Value
 from trueloop.doctor.source.ways import Run, common_loop
@@ -66,7 +69,40 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=save,
                 related=[(load, "loaded here, before more training")],
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, load, save))
+
+
+def _mended(program: Program, run: Run, load: Operated, save: Operated) -> Fix | None:
+    """The optimizers' and schedules' state beside the weights, in one dict."""
+    unit, path = program.unit, _read_from(load)
+    if path is None:
+        return None
+    loads = [event for event in run.of(Operated) if event.name == "torch.load"]
+    reads = {id(event.node) for event in loads if any(_same(one, path) for one in event.args)}
+    loaded: Any = getattr(load.node, "args", ())
+    saved: Any = getattr(save.node, "args", ())
+    steps = {id(event.target.node): event.target for event in run.of(Stepped) if isinstance(event.target, Object)}
+    schedules = {id(event.made.node): event.made for event in run.of(Made) if is_scheduler(event.made.kind)}
+    kept = [*(("optimizer", one) for one in steps.values()), *(("schedule", one) for one in schedules.values())]
+    names = [name_of(unit, one.node) for _, one in kept]
+    words = [word for word, _ in kept]
+    seen = all(
+        is_seen(unit, name, one.node, place) and unit.span(one.node).start.line < unit.span(load.node).start.line
+        for name, (_, one) in zip(names, kept, strict=True)
+        for place in (load.node, save.node)
+    )
+    single = len(reads) == 1 and len(set(words)) == len(words)
+    if not single or not seen or "state" in blocks.names(unit.tree):
+        return None
+    rest = "".join(f', "{word}": {name}.state_dict()' for word, name in zip(words, names, strict=True))
+    back = [f'{name}.load_state_dict(state["{word}"])' for word, name in zip(words, names, strict=True)]
+    return together(
+        "keep the state of the optimizer and the schedule as well",
+        put(program, saved[0].value, f'{{"model": {unit.text(saved[0].value)}{rest}}}'),
+        before(program, load.node, f"state = {unit.text(loaded[0].value)}"),
+        put(program, loaded[0].value, 'state["model"]'),
+        after(program, load.node, "\n".join(back)),
+    )
 
 
 def _read_from(load: Operated) -> Value | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 PASSES = 20
+SELDOM = 8  # where few are heard, and the last of them come many steps after the others
 SAMPLES = 4
 EQUAL = 1e-5
 SKIP = 2  # first passes: a last layer may start at zero
@@ -52,6 +53,10 @@ class InputIgnored(Rule):
         self._spread: dict[int, float] = {}
         self._told: set[int] = set()
         self._differ = False
+
+    @property
+    def _enough(self) -> int:
+        return (SELDOM if self.trace.seldom else PASSES) + SKIP
 
     def called(self, fact: Called) -> None:
         of = fact.of
@@ -81,7 +86,7 @@ class InputIgnored(Rule):
             if equal is not None:
                 row = self._row.get(one.model.number, 0)
                 self._row[one.model.number] = row + 1 if equal else 0
-                if row + 1 >= PASSES + SKIP and equal and one.model.number not in self._told:
+                if row + 1 >= self._enough and equal and one.model.number not in self._told:
                     found = one
         self._same.clear()
         if found is None or (found.model.number in self._alike and (not self._classes or self.trace.alternates)):
@@ -89,7 +94,7 @@ class InputIgnored(Rule):
         return self._tell(found.model.number, found.place)
 
     def loss_called(self, fact: LossCalled) -> None:
-        if self.trace.close and not self._classes and fact.kind == "cross_entropy":
+        if not self._classes and fact.kind == "cross_entropy":
             target = fact.target
             whole = not target.is_floating_point() and target.dim() == 1 and readable(target)
             self._classes = whole and bool((target != target[0]).any())
@@ -98,7 +103,7 @@ class InputIgnored(Rule):
         self._told.add(model)
         seen = self.trace.models[model]
         yield self.finding(
-            f"{seen.kind} ignores its input: over {PASSES + SKIP} batches its outputs are the same for all samples",
+            f"{seen.kind} ignores its input: over {self._enough} batches its outputs are the same for all samples",
             "the samples are all the same before they reach it, though their classes differ"
             if model in self._alike
             else f"within a batch they differ by {self._spread[model]:.2g} of their size, though the samples differ",

@@ -13,15 +13,20 @@ Fix: index both by the same permutation, or let the ``DataLoader`` shuffle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
-from trueloop.doctor.source.events import Kept, Made, Operated
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import after, before, put, together
+from trueloop.doctor.source.events import Escaped, Kept, LossCalled, Made, Operated
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.values import Tensor, Unknown, Value
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
+    from trueloop.doctor.source.ways import Run
 
 PLAIN = frozenset(("tensor", "as_tensor", "from_numpy", "float", "long", "to"))
 SCALES = frozenset(("add", "sub", "mul", "div"))
@@ -38,38 +43,108 @@ class InputsAndTargetsMisaligned(Rule):
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """A data set's inputs were permuted since they were loaded with its targets, and the targets were not."""
+    """Inputs and targets that were loaded together have been put into an order since, and not into the same one."""
     told: set[int] = set()
     for run in program.runs:
-        in_place = any(event.name.endswith(".shuffle") for event in run.of(Operated))
-        if in_place or any(event.how == "[]" for event in run.of(Kept)):
+        if any(event.how == "[]" for event in run.of(Kept)):
             continue
-        for event in run.of(Made):
-            data = event.made
-            if data.cls != "torch.utils.data.TensorDataset" or len(data.args) != 2 or id(event.node) in told:
+        mixed = _in_place(run)
+        for event, first, second in _pairs(run):
+            if id(event.node) in told:
                 continue
-            inputs, targets = (_way(one) for one in data.args)
+            inputs = next((way for one in ancestors(first) if (way := _way(one, mixed)) is not None), None)
+            targets = _way(second, mixed)
             if inputs is None or targets is None or not (inputs[0].name == "0" and targets[0].name == "1"):
                 continue
-            if inputs[0].of is not targets[0].of or not inputs[1] or targets[1]:
-                continue
+            if inputs[0].of is not targets[0].of or not inputs[1] or inputs[1] == targets[1]:
+                continue  # targets that are shuffled alone are a test by chance
             told.add(id(event.node))
             loaded = inputs[0].of.name if isinstance(inputs[0].of, Unknown) else ""
+            both = bool(targets[1])
             finding = program.finding(
                 InputsAndTargetsMisaligned,
-                "the inputs were shuffled and their targets were not",
-                f"of what `{loaded}` gives, the first is indexed by a permutation, and the second is not",
+                "the inputs and their targets were shuffled each in its own order"
+                if both
+                else "the inputs were shuffled and their targets were not",
+                f"of what `{loaded}` gives, the first is in a random order, and the second is "
+                + ("in another one" if both else "not"),
                 at=event,
             )
-            yield Checked(finding)
+            yield Checked(finding, None if both else _mended(program))
+            break  # one shuffle shows at each loss
 
 
-def _way(value: Value) -> tuple[Unknown, bool] | None:
-    """The part of a loaded pair that a value comes from, and whether it was permuted; None if that is not known."""
-    permuted = False
+def _pairs(run: Run) -> Iterator[tuple[Made | LossCalled, Value, Value]]:
+    """What belongs together: the two tensors of a data set, what comes of the inputs and the target of a loss."""
+    for event in run.of(Made):
+        if event.made.cls == "torch.utils.data.TensorDataset" and len(event.made.args) == 2:
+            yield event, *event.made.args
+    for called in run.of(LossCalled):
+        yield called, called.input, called.target
+
+
+def _in_place(run: Run) -> set[int]:
+    """What ``np.random.shuffle(X)`` was given."""
+    found: set[int] = set()
+    for event in run.of(Operated, Escaped):
+        if isinstance(event, Operated) and event.name in ("numpy.random.shuffle", "random.shuffle"):
+            found |= {id(one) for one in event.args[:1]}
+        elif isinstance(event, Escaped) and event.name == "shuffle":
+            found |= {id(one) for one in event.values}
+    return found
+
+
+def _mended(program: Program) -> Fix | None:
+    """The targets in the same order, if one line permutes the inputs, and one loads both by their names."""
+    unit = program.unit
+    shuffles: list[tuple[Any, Any]] = []  # the line's value, and the order
+    pairs: list[list[str]] = []
+    orders = set[str]()
+    for one in blocks.walk(unit.tree):
+        if kind(one) != "Assign":
+            continue
+        whole: Any = one
+        target, value = whole.targets[0].target, whole.value
+        if kind(target) == "Tuple" and kind(value) == "Call" and unit.text(value.func).split(".")[-1][:5] == "load_":
+            pairs.append([unit.text(each.value) for each in target.elements])
+        if kind(value) == "Call" and _permutes(unit.text(value.func)):
+            orders.add(unit.text(target))
+    for one in blocks.walk(unit.tree):
+        part: Any = one
+        if kind(one) == "Subscript" and len(part.slice) == 1 and kind(part.slice[0].slice) == "Index":
+            key = part.slice[0].slice.value
+            if unit.text(key) in orders or (kind(key) == "Call" and _permutes(unit.text(key.func))):
+                shuffles.append((part, key))
+    if len(shuffles) != 1 or len(pairs) != 1 or len(pairs[0]) != 2:
+        return None
+    (part, key), (inputs, targets) = shuffles[0], pairs[0]
+    line: Any = blocks.small(unit, part)
+    if unit.text(part.value) != inputs or kind(line) != "Assign" or unit.text(line.targets[0].target) != inputs:
+        return None
+    order = unit.text(key)
+    drawn = kind(key) == "Call"
+    if drawn and "order" in blocks.names(unit.tree):
+        return None
+    name = "order" if drawn else order
+    return together(
+        "bring the targets into the same order",
+        *([before(program, part, f"order = {order}"), put(program, key, "order")] if drawn else []),
+        after(program, part, f"{targets} = {targets}[{name}]"),
+    )
+
+
+def _permutes(function: str) -> bool:
+    return function.rpartition(".")[2] in ("permutation", "randperm")
+
+
+def _way(value: Value, mixed: set[int]) -> tuple[Unknown, frozenset[int]] | None:
+    """The part of a loaded pair that a value comes from, and what it was ordered by; None if that is not known."""
+    orders = set[int]()
     for _ in range(20):
         key: Value | None = None
         inside: Value | None = None
+        if id(value) in mixed:
+            orders.add(0)  # by the generator's state, which may be the same
         if isinstance(value, Unknown) and value.via == "[]":
             of = value.of
             if (
@@ -78,7 +153,7 @@ def _way(value: Value) -> tuple[Unknown, bool] | None:
                 and of.via == "call"
                 and of.name.startswith("load_")
             ):
-                return value, permuted
+                return value, frozenset(orders)
             key = value.attrs.get(("key",))
             inside = of
         elif isinstance(value, Tensor) and value.op == "getitem":
@@ -87,7 +162,7 @@ def _way(value: Value) -> tuple[Unknown, bool] | None:
             plain = value.op in PLAIN | SCALES if isinstance(value, Tensor) else value.via in SCALES
             inside = value.inputs[0] if plain else None
         if _is_permutation(key):
-            permuted = True
+            orders.add(id(key))
         elif key is not None and not (isinstance(key, Unknown) and key.via == "slice"):
             return None
         if inside is None:
@@ -103,6 +178,26 @@ def _is_permutation(key: Value | None) -> bool:
 
 
 READ_FIRES = {
+    "each by its own order, batches by hand": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_digits
+        X, y = load_digits(return_X_y=True)
+        X, y = X[np.random.permutation(len(X))], y[np.random.permutation(len(y))]
+        a, b = torch.tensor(X[:900] / 16, dtype=torch.float32), torch.tensor(y[:900])
+        net = torch.nn.Linear(64, 10)
+        for i in range(0, 900, 30):
+            torch.nn.functional.cross_entropy(net(a[i:i + 30]), b[i:i + 30]).backward()
+    """,
+    "in place": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_iris
+        from torch.utils.data import DataLoader, TensorDataset
+        X, y = load_iris(return_X_y=True)
+        np.random.shuffle(X)
+        loader = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), batch_size=10)
+    """,
     "the inputs alone": """
         import numpy as np
         import torch
@@ -115,6 +210,21 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "in place, from one state": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_iris
+        from sklearn.utils import shuffle
+        from torch.utils.data import DataLoader, TensorDataset
+        X, y = load_iris(return_X_y=True)
+        X, y = shuffle(X, y)
+        data = TensorDataset(torch.tensor(X), torch.tensor(y))
+        A, b = load_iris(return_X_y=True)
+        for one in (A, b):
+            np.random.seed(0)
+            np.random.shuffle(one)
+        data = TensorDataset(torch.tensor(A), torch.tensor(b))
+    """,
     "both, or the targets on purpose": """
         import numpy as np
         import torch

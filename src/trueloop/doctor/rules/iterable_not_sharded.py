@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import Ended, Fetched, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import at_head, before, put, spelled, together
+from trueloop.doctor.source.fixes import Checked, Fix
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen
@@ -164,7 +166,35 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=event,
                 help="give each worker its share by `torch.utils.data.get_worker_info()`",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, cls))
+
+
+def _mended(program: Program, cls: values.Class) -> Fix | None:
+    """Each worker takes every n-th of what the one loop or ``yield from`` goes through."""
+    found = cls.find("__iter__")
+    function: Any = found.node if isinstance(found, values.Function) else None
+    body = getattr(getattr(function, "body", None), "body", ())
+    yields: list[Any] = [one for line in body for one in blocks.walk(line) if kind(one) in ("Yield", "Return")]
+    lines = [line for line in body if any(one in yields for one in blocks.walk(line))]
+    over: Any = None
+    if len(lines) == 1 and kind(lines[0]) == "For":
+        over = lines[0].iter
+    elif len(lines) == 1 and len(yields) == 1:
+        over = getattr(yields[0].value, "item", None) if kind(yields[0]) == "Yield" else yields[0].value
+    if over is None or {"first", "workers"} & blocks.names(function):
+        return None
+    asked, torch = spelled(program, "torch.utils.data.get_worker_info")
+    shares = f"info = {asked}()\nfirst, workers = (info.id, info.num_workers) if info else (0, 1)"
+    title = "give each worker its share"
+    if "randperm" not in program.unit.text(over):
+        islice, imported = spelled(program, "itertools.islice")
+        share = put(program, over, f"{islice}({program.unit.text(over)}, first, None, workers)")
+        return together(title, before(program, lines[0], shares), share, torch, imported)
+    number: Any = getattr(lines[0], "target", None)  # each worker draws an order of its own: the numbers are shared out
+    if kind(number) != "Name":
+        return None
+    skipped = f"if {program.unit.text(number)} % workers != first:\n    continue"
+    return together(title, before(program, lines[0], shares), at_head(program, lines[0], skipped), torch)
 
 
 def _repeats(cls: values.Class) -> bool:

@@ -18,8 +18,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.batches import length_of_batch
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import after, before, put, together
 from trueloop.doctor.source.events import Backward, LossCalled, Operated
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.naming import name_of
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.values import At, Object, Tensor, Unknown, Value, constant, options
 
@@ -64,8 +69,30 @@ def in_source(program: Program) -> Iterator[Checked]:
                     at=event,
                     related=[(made[0], "the loss of each batch")],
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, event, made))
                 break
+
+
+def _mended(program: Program, event: Operated, made: list[LossCalled | None]) -> Fix | None:
+    """A mean over the samples is kept beside the loss, and printed in its place."""
+    first = made[0]
+    nodes = {id(one.node) for one in made if one is not None}
+    if first is None or len(nodes) != 1 or first.at.calls != event.at.calls:
+        return None
+    unit, batches = program.unit, first.at.loops[-1].node
+    name, batch = name_of(unit, first.node), length_of_batch(program, first, first)
+    shown = [one for one in blocks.walk(event.node) if unit.text(one) in (f"{name}.item()", f"float({name})")]
+    if not shown:
+        shown = [one for one in blocks.walk(event.node) if kind(one) == "Name" and unit.text(one) == name]
+    taken = {"loss_sum", "samples"} & blocks.names(unit.tree)
+    if not name.isidentifier() or batch is None or len(shown) != 1 or taken or kind(batches) != "For":
+        return None
+    return together(
+        "print the mean over the epoch's samples",
+        before(program, batches, "loss_sum, samples = 0.0, 0"),
+        after(program, first.node, f"loss_sum += {name}.item() * {batch}\nsamples += {batch}"),
+        put(program, shown[0], "loss_sum / samples"),
+    )
 
 
 def _shown(args: tuple[Value, ...]) -> Iterator[Value]:

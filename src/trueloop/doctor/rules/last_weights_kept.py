@@ -1,7 +1,8 @@
 """The best validation was earlier, and its weights are gone.
 
 Sees: the validation loss at the end is clearly above its lowest, and no weights were taken or saved during the
-training.
+training. In the text: the loop that trains keeps the best score, or a list whose least is asked for, and nothing of the
+weights; the model is used afterwards.
 
 Why it matters: the script goes on with a model that is worse than one it had.
 
@@ -13,15 +14,21 @@ Fix: at each new best validation keep ``copy.deepcopy(model.state_dict())`` (or 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended, Evaluated, StateSaved, StateTaken
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.ritual import is_stepped
+from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import Round
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 ROUNDS = 4  # evaluations
@@ -74,6 +81,72 @@ class LastWeightsKept(Rule):
                 place=of.passes[0].place,
             )
             return
+
+
+KEEPS = ("state_dict", "save", "deepcopy", "checkpoint", "ckpt", "break", "swa", "ema")
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """In the loop that trains, the best score is kept and nothing of the weights; the model is used afterwards."""
+    for run in program.runs:
+        found = _best(program, run) if run.complete else None
+        if found is None:
+            continue
+        event, what = found
+        loop = event.at.loops[0]
+        if any(word in event.at.unit.tree.code_for_node(loop.node).lower() for word in KEEPS):
+            continue
+        if any(word in one.name for one in run.of(read.Remembered) for word in ("model", "net", "weight", "state")):
+            continue  # what is kept, live or copied, is for another rule
+        use = next((one for one in run.events[run.events.index(event) :] if _uses(run, one)), None)
+        if use is None or any(_takes(one) and one.at.loops for one in run.events):
+            continue
+        finding = program.finding(
+            LastWeightsKept,
+            "the best epoch's score is kept, and its weights are not: the last ones are used",
+            what,
+            at=event,
+            related=[(use, "used with the last weights")],
+            certainty="likely",
+        )
+        yield Checked(finding)
+
+
+def _best(program: Program, run: Run) -> tuple[read.Remembered | read.Kept, str] | None:
+    """Where a score is compared with the best one so far, or put into a list of which the least is asked later."""
+    steps = list(run.of(read.Stepped))
+    kept: list[read.Remembered | read.Kept] = [*run.of(read.Remembered), *run.of(read.Kept)]
+    for event in kept:
+        if not any(common_loop(event.at, step.at) is not None for step in steps):
+            continue
+        if isinstance(event, read.Remembered) and event.at.branches and _is_score(event.value):
+            compared = event.at.branches[-1].key
+            if event.name in compared and ("<" in compared or ">" in compared):
+                return event, f"`{event.name}` is a number, and no weights are copied or saved in the loop"
+        if isinstance(event, read.Kept) and event.how == "append" and _is_score(event.value):
+            node: Any = event.node
+            name = event.at.unit.text(node.func.value)
+            if f"min({name})" in program.unit.code and len(event.at.loops) < max(len(one.at.loops) for one in steps):
+                return event, f"the least of `{name}` is asked for, and no weights are copied or saved in the loop"
+    return None
+
+
+def _is_score(value: values.Value) -> bool:
+    """A number that was read from a loss or a metric."""
+    if isinstance(value, values.Tensor):
+        return value.op == "item"
+    return isinstance(value, values.Unknown) and value.via in ("item", "call", "div", "sum")
+
+
+def _takes(event: read.Event) -> bool:
+    return isinstance(event, (read.Operated, read.Escaped)) and event.name.endswith(("state_dict", "save"))
+
+
+def _uses(run: Run, event: read.Event) -> bool:
+    """Whether the trained model is used, outside of all loops."""
+    if isinstance(event, read.Called):
+        return not event.at.loops and is_stepped(run, event.target)
+    return isinstance(event, read.Operated) and event.name == "Module.state_dict" and not event.at.loops
 
 
 FIRES = {
@@ -135,5 +208,100 @@ SILENT = {
                 opt.step()
             with torch.no_grad():
                 print(F.mse_loss(model(x[150:]), y[150:]).item())
+    """,
+}
+
+READ_FIRES = {
+    "a number is kept": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters())
+        best_val, best_epoch = float("inf"), -1
+        for epoch in range(40):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.mse_loss(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                val = nn.functional.mse_loss(net(xv), yv).item()
+            if val < best_val:
+                best_val, best_epoch = val, epoch
+        torch.save(net.state_dict(), "last.pt")
+    """,
+    "the least of a list is told": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters())
+        history = []
+        for epoch in range(40):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.mse_loss(net(x), y).backward()
+                opt.step()
+            net.eval()
+            with torch.no_grad():
+                history.append(nn.functional.mse_loss(net(xv), yv).item())
+            net.train()
+        print(history.index(min(history)), min(history))
+        net.eval()
+        with torch.no_grad():
+            print(nn.functional.mse_loss(net(xt), yt).item())
+    """,
+}
+
+READ_SILENT = {
+    "its weights are kept": """
+        import copy
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters())
+        best_val = float("inf")
+        for epoch in range(40):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.mse_loss(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                val = nn.functional.mse_loss(net(xv), yv).item()
+            if val < best_val:
+                best_val, best = val, copy.deepcopy(net.state_dict())
+        net.load_state_dict(best)
+        torch.save(net.state_dict(), "best.pt")
+    """,
+    "by a function; and nothing is used later": """
+        import torch
+        from torch import nn
+        from mine import remember
+        def train(net, keep):
+            opt = torch.optim.Adam(net.parameters())
+            best_val = float("inf")
+            for epoch in range(40):
+                for x, y in loader:
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x), y).backward()
+                    opt.step()
+                with torch.no_grad():
+                    val = nn.functional.mse_loss(net(xv), yv).item()
+                if val < best_val:
+                    best_val = val
+                    if keep:
+                        torch.save(net.state_dict(), "best.pt")
+            print(best_val)
+        def search(net):
+            opt = torch.optim.Adam(net.parameters())
+            best_val = float("inf")
+            for epoch in range(40):
+                for x, y in loader:
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x), y).backward()
+                    opt.step()
+                with torch.no_grad():
+                    val = nn.functional.mse_loss(net(xv), yv).item()
+                if val < best_val:
+                    best_val = val
+            return best_val
     """,
 }

@@ -3,7 +3,9 @@
 Sees: the same samples (by a fingerprint of their values, or by their rows in one dataset) in training passes and,
 later, in evaluation passes of the same model. Small sets of values that coincide by chance do not count: the samples
 must be able to differ by 16 bits or more (an iris flower's four values), by 30 where only a part is shared; and rows
-that are common by nature (a short text as a bag of words, a row of the usual answers) do not count. All are guesses.
+that are common by nature (a short text as a bag of words, a row of the usual answers) do not count. All are guesses. In
+the text: rows are copied (SMOTE, a join of a table with rows of it) before ``train_test_split``; the held-out part is
+drawn from what is trained on whole, or by another ``random_split`` than the training part; two slices overlap.
 
 Why it matters: the evaluation asks for what the model has seen. It rewards learning by heart, and says little of new
 data; choices that are made by it (when to stop, which model) are wrong too.
@@ -18,17 +20,26 @@ rows, and keep the split fixed. Remove duplicates before the split.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Called, Ended, LossCalled, OptimizerMade, Settled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.mending import argument
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ritual import fed, is_stepped, used_for_training
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen, ModelSeen, Pass
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 FEW = 5  # samples: fewer are a note (the notes on diagnosis)
@@ -286,6 +297,182 @@ class LeakBetweenSplits(Rule):
         return f"samples of {few[0]} are too alike to be told apart by their values" if few else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """Rows are copied before a split; what is held out is a part of what is trained on; two slices overlap."""
+    for run in program.runs:
+        if run.complete:
+            yield from _copied_first(program, run)
+            yield from _of_two_splits(program, run)
+            yield from _overlapping(program, run)
+
+
+def _copied_first(program: Program, run: Run) -> Iterator[Checked]:
+    """What is split holds some rows twice."""
+    told: set[int] = set()
+    for event in run.of(read.Operated):
+        if event.name != "sklearn.model_selection.train_test_split" or not event.args or id(event.node) in told:
+            continue
+        copies = next((how for how in map(_copies, ancestors(event.args[0])) if how), "")
+        if copies:
+            told.add(id(event.node))
+            finding = program.finding(
+                LeakBetweenSplits,
+                "rows are copied before the split: copies of one row stand on both sides",
+                f"what is split was made by `{copies}`",
+                at=event,
+                help="split first, and copy rows of the training part only",
+            )
+            yield Checked(finding)
+
+
+def _copies(value: values.Value) -> str:
+    """By what a table was made, if that has some of its rows twice; empty if not."""
+    if isinstance(value, values.Unknown) and value.via == "call":
+        if value.name == "fit_resample" and isinstance(value.of, (values.Unknown, values.Object)):
+            name = value.of.name.rpartition(".")[2]
+            return f"{name}.fit_resample" if "Over" in name or "SMOTE" in name or name == "ADASYN" else ""
+        joined = value.inputs[0] if value.inputs and value.name in ("concatenate", "vstack", "concat") else None
+        parts = joined.all() if isinstance(joined, values.Items) and len(value.inputs) == 1 else ()
+    elif isinstance(value, values.Tensor) and value.op in ("cat", "concat", "vstack"):
+        parts = value.inputs if values.constant(value.options.get("dim"), 0) == 0 else ()
+    else:
+        parts = ()
+    for one in parts:
+        for other in parts:
+            if one is not other and _rows_of(other) is one:
+                return "a join of a table and rows of the same table"
+    return ""
+
+
+def _piece(value: values.Value) -> tuple[values.Value | None, values.Value | None]:
+    """``of`` and ``key`` of ``of[key]``."""
+    if isinstance(value, values.Tensor) and value.op == "getitem":
+        return value.inputs[0], value.options.get("key")
+    if isinstance(value, values.Unknown) and value.via == "[]":
+        return value.of, value.attrs.get(("key",))
+    return None, None
+
+
+def _rows_of(value: values.Value) -> values.Value | None:
+    """The table of which a value is some rows, by their numbers and not as a slice."""
+    of, key = _piece(value)
+    by_numbers = isinstance(key, (values.Tensor, values.Unknown)) and getattr(key, "via", "") != "slice"
+    return of if by_numbers else None
+
+
+def _of_two_splits(program: Program, run: Run) -> Iterator[Checked]:
+    """The two parts come from two draws, or the held-out part is one of what is trained on whole."""
+    trained = [loader for loader, _ in fed(run)]
+    judged = _judged_on(run)
+    if not judged or any(one in trained for one in judged) or len(trained) != 1:
+        return
+    if any(name in one.kwargs for one in (*trained, *judged) for name in ("sampler", "batch_sampler", "**")):
+        return  # it may take the other rows
+    whole, held_out = trained[0].option("dataset", 0), [one.option("dataset", 0) for one in judged]
+    draws = {id(one.node) for one in held_out if isinstance(one, values.Object)}
+    if not all(_is_part(one) for one in held_out) or len(draws) != 1:
+        return
+    of = {id(one.args[0]) for one in held_out if isinstance(one, values.Object)}
+    if of == {id(whole)} and _is_called_held_out(held_out[0]):
+        message = "the held-out samples are a part of the data set that is trained on whole"
+    elif _is_part(whole) and isinstance(whole, values.Object) and of == {id(whole.args[0])}:
+        if not _are_apart(run, whole, held_out[0]):
+            return
+        message = "training and held-out samples come from two random splits of one data set: most of them are shared"
+    else:
+        return
+    finding = program.finding(
+        LeakBetweenSplits,
+        message,
+        "both loaders lead back to the same data set, and nothing keeps the held-out samples out of the training",
+        at=judged[0],
+        related=[(trained[0], "trained on")],
+        help="split once, and train on the other part of that split",
+    )
+    yield Checked(finding)
+
+
+def _judged_on(run: Run) -> list[values.Object]:
+    """The loaders on whose batches the trained model is only evaluated."""
+    found: list[values.Object] = []
+    for call in run.of(read.Called):
+        if call.grad is False and is_stepped(run, call.target) and not used_for_training(run, call.result):
+            for one in (one for given in call.args for one in ancestors(given)):
+                of = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+                if isinstance(of, values.Object) and of.kind == "torch.utils.data.DataLoader" and of not in found:
+                    found.append(of)
+    return found
+
+
+def _is_part(data: values.Value | None) -> bool:
+    return isinstance(data, values.Object) and data.cls == "torch.utils.data.Subset" and len(data.args) > 1
+
+
+def _is_called_held_out(data: values.Value | None) -> bool:
+    """A part of the training data is also looked at for a training figure."""
+    if not isinstance(data, values.Object):
+        return False
+    line = data.at.unit.lines[data.at.unit.span(data.node).start.line - 1].lower()
+    return any(word in line for word in ("val", "test", "held", "dev_", "hold"))
+
+
+def _are_apart(run: Run, one: values.Object, other: values.Value | None) -> bool:
+    """Whether two random splits are drawn independently: neither from one seed, nor by the same indices."""
+    if not isinstance(other, values.Object) or other.node is one.node:
+        return False
+    drawn = [event for event in run.of(read.Operated) if event.name == "torch.utils.data.random_split"]
+    calls = [next((event for event in drawn if event.node is part.node), None) for part in (one, other)]
+    if calls[0] is None or calls[1] is None:
+        return False
+    one_by, other_by = (_generator(call) for call in calls if call is not None)
+    if one_by and other_by:
+        return one_by != other_by
+    # the global seed may be set anew before each
+    return not one_by and not other_by and not any(event.name.endswith("seed") for event in run.of(read.Operated))
+
+
+def _generator(call: read.Operated) -> str:
+    """How the generator is written."""
+    node: Any = call.node
+    given = argument(node, "generator") or (node.args[2].value if len(node.args) > 2 else None)
+    return "" if given is None else call.at.unit.text(given)
+
+
+def _overlapping(program: Program, run: Run) -> Iterator[Checked]:
+    """``x[:360]`` is trained on, and ``x[300:]`` is held out; not where the rows before are the context of a series."""
+    if any(word in program.unit.code.lower() for word in ("window", "context", "look", "lag", "seq", "history")):
+        return
+    ends = [(of, stop) for event in run.of(read.Backward) for of, start, stop in _slices(event.loss) if start == 0]
+    for call in run.of(read.Called):
+        if call.grad is not False or not is_stepped(run, call.target) or used_for_training(run, call.result):
+            continue
+        for of, start, stop in (found for given in call.args for found in _slices(given)):
+            end = next((end for whole, end in ends if whole is of), None)
+            if end is not None and 0 < start < end < stop:
+                finding = program.finding(
+                    LeakBetweenSplits,
+                    f"rows {start} to {end} are trained on and held out",
+                    f"training reads the rows before {end}, the evaluation those from {start} on",
+                    at=call,
+                    help=f"begin the held-out part at {end}",
+                )
+                yield Checked(finding)
+                return
+
+
+def _slices(value: values.Value) -> Iterator[tuple[values.Value | None, float, float]]:
+    """The slices of rows that went into a value: of what, from where, to where; only numbers that are known."""
+    for one in ancestors(value):
+        of, key = _piece(one)
+        bounds = key.attrs.get("bounds") if isinstance(key, values.Unknown) and key.via == "slice" else None
+        if bounds is None or values.constant(bounds[2], "") is not None:
+            continue
+        start, stop = values.constant(bounds[0], ""), values.constant(bounds[1], "")
+        start, stop = 0 if start is None else start, math.inf if stop is None else stop
+        if isinstance(start, int) and isinstance(stop, (int, float)) and start >= 0 and stop > 0:
+            yield of, start, stop
+
+
 FIRES = {
     "validation rows are trained on too": """
         data = TensorDataset(torch.randn(120, 8), torch.randint(0, 2, (120,)))
@@ -481,5 +668,171 @@ SILENT = {
             opt.zero_grad()
             F.mse_loss(model(x), y).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "oversampled, then split": """
+        import torch
+        from imblearn.over_sampling import SMOTE
+        from sklearn.model_selection import train_test_split
+        X, y = SMOTE(random_state=0).fit_resample(X, y)
+        a, b, ya, yb = train_test_split(X, y)
+        model = torch.nn.Linear(4, 2)
+    """,
+    "rows of the minority are added by hand": """
+        import numpy as np
+        import torch
+        from sklearn.model_selection import train_test_split
+        def balanced(X, y, rng):
+            extra = rng.choice(np.flatnonzero(y == 1), 200)
+            return np.concatenate([X, X[extra]]), np.concatenate([y, y[extra]])
+        X, y = balanced(X, y, np.random.default_rng(0))
+        a, b, ya, yb = train_test_split(X, y)
+        model = torch.nn.Linear(4, 2)
+    """,
+    "held out of what is trained on whole": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Subset, TensorDataset
+        data = TensorDataset(x, y)
+        held_out = Subset(data, torch.randperm(len(data))[:300].tolist())
+        train_loader, val_loader = DataLoader(data, batch_size=32, shuffle=True), DataLoader(held_out, batch_size=64)
+        model = nn.Linear(4, 2)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(5):
+            for a, b in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((model(a).argmax(1) == b).sum().item() for a, b in val_loader))
+    """,
+    "two draws": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset, random_split
+        def loaders(data):
+            train, _ = random_split(data, [0.8, 0.2], torch.Generator().manual_seed(0))
+            _, test = random_split(data, [0.8, 0.2], torch.Generator().manual_seed(1))
+            return DataLoader(train, batch_size=32, shuffle=True), DataLoader(test, batch_size=64)
+        train_loader, test_loader = loaders(TensorDataset(x, y))
+        model = nn.Linear(4, 2)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(5):
+            for a, b in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                for a, b in test_loader:
+                    print((model(a).argmax(1) == b).float().mean())
+    """,
+    "two slices": """
+        import torch
+        from torch import nn
+        X, y = load()
+        n_train = 360
+        X_train, X_test = X[:n_train], X[300:]
+        model = nn.Linear(4, 1)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(50):
+            opt.zero_grad()
+            nn.functional.mse_loss(model(X_train), y[:n_train]).backward()
+            opt.step()
+        with torch.no_grad():
+            print(nn.functional.mse_loss(model(X_test), y[300:]).item())
+    """,
+}
+
+READ_SILENT = {
+    "split, then oversampled; features joined side by side": """
+        import numpy as np
+        import torch
+        from imblearn.over_sampling import SMOTE
+        from imblearn.under_sampling import RandomUnderSampler
+        from sklearn.model_selection import train_test_split
+        X = np.concatenate([X, X[:, order]], axis=1)
+        X, y = RandomUnderSampler().fit_resample(X, y)
+        a, b, ya, yb = train_test_split(X, y)
+        a, ya = SMOTE().fit_resample(a, ya)
+        rows = np.flatnonzero(ya == 1)
+        a, ya = np.concatenate([a, a[rows]]), np.concatenate([ya, ya[rows]])
+        model = torch.nn.Linear(4, 2)
+    """,
+    "one split; the training figure beside the validation's": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
+        data = TensorDataset(x, y)
+        train, val = random_split(data, [0.8, 0.2])
+        few = Subset(train, range(100))
+        loaders = [DataLoader(one, batch_size=32) for one in (few, val)]
+        train_loader = DataLoader(train, batch_size=32, shuffle=True)
+        model = nn.Linear(4, 2)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(5):
+            for a, b in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                for loader in loaders:
+                    for a, b in loader:
+                        print((model(a).argmax(1) == b).float().mean())
+    """,
+    "one data set, and a sampler on each side; the rows before a series' test": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
+        data = TensorDataset(x, y)
+        order = torch.randperm(1000).tolist()
+        train_loader = DataLoader(data, batch_size=32, sampler=SubsetRandomSampler(order[200:]))
+        val_loader = DataLoader(Subset(data, order[:200]), batch_size=32)
+        model = nn.Linear(4, 2)
+        opt = torch.optim.Adam(model.parameters())
+        series, window = load(), 20
+        for epoch in range(5):
+            for a, b in train_loader:
+                opt.zero_grad()
+                loss = nn.functional.cross_entropy(model(a), b) + model(series[:800]).mean()
+                loss.backward()
+                opt.step()
+            with torch.no_grad():
+                model(series[800 - window:])
+                for a, b in val_loader:
+                    print((model(a).argmax(1) == b).float().mean())
+    """,
+    "two draws from one seed": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset, random_split
+        data = TensorDataset(x, y)
+        train, _ = random_split(data, [80, 20], torch.Generator().manual_seed(0))
+        _, val = random_split(data, [80, 20], torch.Generator().manual_seed(0))
+        train_loader, val_loader = DataLoader(train, batch_size=32, shuffle=True), DataLoader(val, batch_size=64)
+        model = nn.Linear(4, 2)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(5):
+            for a, b in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                for a, b in val_loader:
+                    print((model(a).argmax(1) == b).float().mean())
+    """,
+    "slices that meet; a look at the first training rows": """
+        import torch
+        from torch import nn
+        X, y = load()
+        model = nn.Linear(4, 1)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(50):
+            opt.zero_grad()
+            nn.functional.mse_loss(model(X[:300]), y[:300]).backward()
+            opt.step()
+        with torch.no_grad():
+            print(nn.functional.mse_loss(model(X[300:]), y[300:]).item(), model(X[:10]), model(X[100:200]))
     """,
 }

@@ -29,8 +29,9 @@ from trueloop.doctor.readings import ends, off_one, readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import endings
+from trueloop.doctor.source.taking_off import exchanged, is_cut_at_a_half, is_read_otherwise, other_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ class LogitsInProbabilityLoss(Rule):
     def loss_called(self, fact: LossCalled) -> Iterable[Finding]:
         if fact.kind not in ("nll_loss", "binary_cross_entropy", "kl_div"):
             return ()
-        if not self.trace.close or self._looks[fact.place] >= LOOKS:
+        if self._looks[fact.place] >= LOOKS:
             return ()
         learns = fact.input.requires_grad or fact.target.requires_grad
         if not learns or not readable(fact.input) or not readable(fact.target):
@@ -183,7 +184,24 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(first, "the input's last operation")],
                 help=f"apply {by} before the loss, or take the loss that wants raw scores",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event, first))
+
+
+def _mended(program: Program, event: read.LossCalled, end: values.Tensor) -> Fix | None:
+    if end.op == "softmax" and event.kind in ("nll_loss", "kl_div"):
+        if is_read_otherwise(program, event.input, event.kind):
+            return None
+        title = "give the loss logarithms of probabilities"
+        return exchanged(program, event.input, "log_softmax", "LogSoftmax", title)
+    if end.op not in WEIGHED:
+        return None
+    if event.kind == "nll_loss":
+        title = "take the loss that wants raw scores"
+        return other_loss(program, event, "CrossEntropyLoss", "cross_entropy", title)
+    if event.kind == "binary_cross_entropy" and not is_cut_at_a_half(program):
+        title = "take the loss that wants raw scores"
+        return other_loss(program, event, "BCEWithLogitsLoss", "binary_cross_entropy_with_logits", title)
+    return None
 
 
 FIRES = {

@@ -60,7 +60,7 @@ class LossIsConstant(Rule):
         self._losses = True
 
     def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding] | None:
-        if fact.values is None or not fact.values:
+        if not fact.values:
             return None
         known = self._known.setdefault(fact.place, _Values(steps=self.trace.step))
         if known.done:

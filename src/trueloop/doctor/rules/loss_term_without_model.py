@@ -4,7 +4,8 @@ Sees: the loss is a sum, one side of which has no graph, at every one of 8 backw
 is part of it: a variable named in the sum whose value differs from step to step, or the result of one of torch's loss
 functions (that it is in the sum, and not only reported, is found by fitting the loss to its terms over the steps); or
 what the terms with a graph leave of the loss differs from step to step. 8 is a guess. Numbers that stay the same are
-left out, and so is what is subtracted (an entropy of the targets).
+left out, and so is what is subtracted (an entropy of the targets). In the text: a term is the result of one of torch's
+loss functions on data, or on what a frozen or detached model gave; or a penalty on ``p.data``.
 
 Why it matters: the figure of the loss contains the term, its gradient does not. What the term was to teach is not
 learnt: a penalty that does not penalise, a teacher that is not followed.
@@ -30,9 +31,16 @@ from trueloop.doctor.keepers import variables_of
 from trueloop.doctor.places import users_frame
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import LOSSES
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.results import CUTS
 from trueloop.doctor.written import assigned, backwarded
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 TIMES = 8
@@ -63,7 +71,7 @@ class LossTermWithoutModel(Rule):
 
     def loss_called(self, fact: LossCalled) -> None:
         output = fact.output
-        if self.trace.close and output is not None and output.dim() == 0 and readable(output):
+        if output is not None and output.dim() == 0 and readable(output):
             key, value = (fact.place, fact.kind, output.requires_grad), float(output.detach())
             self._since[key] = self._since.get(key, 0.0) + value
             if output.grad_fn is not None:
@@ -73,7 +81,7 @@ class LossTermWithoutModel(Rule):
     def backward_begun(self, fact: BackwardBegun) -> None:
         since, self._since = self._since, {}
         times = self._backwards.get(fact.place, 0)
-        if not self.trace.close or times >= LOOKED_AT or fact.values is None or len(fact.values) != 1:
+        if times >= LOOKED_AT or fact.values is None or len(fact.values) != 1:
             return
         self._backwards[fact.place] = times + 1
         if not open_sums(fact.graph):
@@ -88,13 +96,13 @@ class LossTermWithoutModel(Rule):
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
         told: set[Place | None] = set()
-        for (place, term, backward), values in self._constants.items():
-            always = len(values) >= max(TIMES, self._backwards[backward])
-            if always and _varies(values) and place not in told:
+        for (place, term, backward), seen in self._constants.items():
+            always = len(seen) >= max(TIMES, self._backwards[backward])
+            if always and _varies(seen) and place not in told:
                 told.add(place)
                 yield self.finding(
                     f"the term '{term}' of the loss has no graph: it is a constant in the sum and trains nothing",
-                    f"at each of {len(values)} backwards it had a value ({min(values):.4g} to {max(values):.4g}) and "
+                    f"at each of {len(seen)} backwards it had a value ({min(seen):.4g} to {max(seen):.4g}) and "
                     "no gradient",
                     place=place,
                 )
@@ -114,13 +122,13 @@ class LossTermWithoutModel(Rule):
                     )
 
         for at, rest in self._rest.items():
-            values = [value for value, _ in rest]
+            seen = [value for value, _ in rest]
             size = max(scale for _, scale in rest)
-            if not found and len(rest) >= max(TIMES, self._backwards[at]) and max(values) - min(values) > VARIES * size:
+            if not found and len(rest) >= max(TIMES, self._backwards[at]) and max(seen) - min(seen) > VARIES * size:
                 yield self.finding(
                     "a part of the loss has no graph: it is a constant in the sum and trains nothing",
-                    f"at each of {len(rest)} backwards the terms with a graph left {min(values):.4g} to "
-                    f"{max(values):.4g} of the loss to something without one",
+                    f"at each of {len(rest)} backwards the terms with a graph left {min(seen):.4g} to "
+                    f"{max(seen):.4g} of the loss to something without one",
                     place=assigned(at, backwarded(at)) or at,
                     related=[(at, "the loss that is backpropagated")],
                 )
@@ -346,6 +354,110 @@ def _value(node: ast.expr, variables: dict[str, Any]) -> Any:
     return None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """One term of a sum that is backpropagated is a loss without a graph, or a penalty on detached parameters."""
+    told: set[int] = set()
+    for run in program.runs:
+        losses = {id(event.result): event for event in run.of(read.LossCalled)}
+        for backward in run.of(read.Backward):
+            terms = list(_summed(backward.loss))
+            if backward.grad is False or all(_has_none(one) for one in terms):
+                continue  # that is not one term's mistake
+            for term in terms:
+                called = losses.get(id(term))
+                if isinstance(term, values.Tensor) and called is not None:
+                    found = _has_none(term) and not _asks(term)
+                    node, at, what = called.node, called.at, f"{called.kind} here"
+                else:
+                    found = _is_detached(term)
+                    node, at, what = backward.node, backward.at, "a penalty on the parameters"
+                if not found or id(node) in told:
+                    continue
+                told.add(id(node))
+                finding = program.finding(
+                    LossTermWithoutModel,
+                    f"{what} reaches no parameter: it is a constant in the loss, and trains nothing",
+                    "what it is made of has no graph: data, what was detached, or a model that is frozen",
+                    at=program.line(node, at.unit),
+                    related=[(backward, "the backward of the sum")] if node is not backward.node else [],
+                    certainty="certain",
+                )
+                yield Checked(finding)
+
+
+def _summed(value: values.Value, depth: int = 20) -> Iterator[values.Value]:
+    """The terms of a sum, each without its factor; what is subtracted is left out."""
+    op = value.op if isinstance(value, values.Tensor) else value.via if isinstance(value, values.Unknown) else ""
+    inputs = value.inputs if isinstance(value, (values.Tensor, values.Unknown)) else ()
+    if depth and op == "add" and len(inputs) == 2:
+        for one in inputs:
+            yield from _summed(one, depth - 1)
+    elif depth and len(inputs) == 2 and (op == "sub" or (op in ("mul", "div") and _is_factor(inputs[1]))):
+        yield from _summed(inputs[0], depth - 1)
+    elif depth and op == "mul" and len(inputs) == 2 and _is_factor(inputs[0]):
+        yield from _summed(inputs[1], depth - 1)
+    elif isinstance(value, (values.Tensor, values.Unknown)):
+        yield value
+
+
+def _is_factor(value: values.Value) -> bool:
+    """A number: a constant, or a setting whose value is not known."""
+    plain = isinstance(value, values.Unknown) and value.via in ("", ".", "[]") and not value.inputs
+    return plain or isinstance(value, values.Constant)
+
+
+def _asks(term: values.Value) -> bool:
+    """Whether something in it was told to need gradients."""
+    return any(isinstance(one, values.Tensor) and one.attrs for one in ancestors(term))
+
+
+def _is_detached(term: values.Value) -> bool:
+    """Whether it is made of parameters, and each of them through ``data``, ``detach`` and the like."""
+    cut = [one for one in ancestors(term) if _name(one) in CUTS and _of_parameters(one)]
+    return bool(cut) and _has_none(term)
+
+
+def _name(value: values.Value | None) -> str:
+    return value.op if isinstance(value, values.Tensor) else value.via if isinstance(value, values.Unknown) else ""
+
+
+def _of_parameters(cut: values.Value) -> bool:
+    return any(_name(one) in ("parameters", "parameter") for one in ancestors(cut))
+
+
+_PLAIN = frozenset(["abs", "sum", "pow", "square", "norm", "mean", "float", "add", "mul", "div", "neg", "sqrt", "max"])
+
+
+def _has_none(value: values.Value, depth: int = 20, *, given: bool = False) -> bool:
+    """Whether a value surely carries no graph, by all that went into it.
+
+    Args:
+        value: it.
+        depth: how far back.
+        given: it is what a model was given: what a loop goes through is then data.
+    """
+    if isinstance(value, values.Constant) or _name(value) in CUTS:
+        return True
+    if isinstance(value, values.Tensor) and value.graph is not None:
+        return not value.graph
+    if depth == 0:
+        return False
+    if isinstance(value, values.Tensor):  # a frozen model of batches whose loader is not known
+        frozen = value.layer is None or value.layer.attrs.get("frozen") is True or value.layer.kind in LOSSES
+        is_model = value.layer is not None and value.layer.kind not in LOSSES
+        made_of = (*value.inputs, *value.options.values())
+        return frozen and all(_has_none(one, depth - 1, given=given or is_model) for one in made_of)
+    if isinstance(value, values.Items):
+        return bool(value.all()) and all(_has_none(one, depth - 1, given=given) for one in value.all())
+    if isinstance(value, values.Unknown):
+        batch = value.of if value.via == "[]" else value if given else None
+        word = value.name if value.via == "call" else value.via
+        left = [one for one in value.inputs if not (word in ("mul", "div") and _is_factor(one))]
+        known = word in _PLAIN and bool(left) and all(_has_none(one, depth - 1, given=given) for one in left)
+        return known or (isinstance(batch, values.Unknown) and batch.via == "each" and _name(batch.of) != "parameters")
+    return False
+
+
 FIRES = {
     "the student is detached in the term": """
         teacher, student = nn.Linear(4, 3), nn.Linear(4, 3)
@@ -469,5 +581,112 @@ SILENT = {
             opt.zero_grad()
             loss.backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "the teacher with the teacher": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        teacher.eval().requires_grad_(False)
+        opt = torch.optim.Adam(student.parameters())
+        for x, y in loader:
+            out, soft = student(x), teacher(x)
+            hard = F.cross_entropy(out, y)
+            kd = F.kl_div(F.log_softmax(soft / 2, 1), F.softmax(soft / 2, 1), reduction="batchmean") * 4
+            loss = 0.3 * hard + 0.7 * kd
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "a penalty on data": """
+        import torch
+        from torch import nn
+        def l1(model):
+            return sum(p.data.abs().sum() for p in model.parameters())
+        def train(model, loader, lam=0.01):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                opt.zero_grad()
+                loss = nn.functional.mse_loss(model(x), y) + lam * l1(model)
+                loss.backward()
+                opt.step()
+    """,
+    "under no_grad, in a class": """
+        import torch
+        from torch import nn
+        class Learner:
+            def __init__(self, beta):
+                self.net, self.beta = nn.Linear(4, 4), beta
+                self.mse = nn.MSELoss()
+                self.opt = torch.optim.SGD(self.net.parameters(), lr=0.1)
+            def consistency(self, x):
+                with torch.no_grad():
+                    return self.mse(self.net(x), self.net(x + 0.1))
+            def step(self, x, y):
+                loss = self.mse(self.net(x), y)
+                loss = loss + self.beta * self.consistency(x)
+                self.opt.zero_grad()
+                loss.backward()
+                self.opt.step()
+        learner = Learner(0.5)
+        for x, y in loader:
+            learner.step(x, y)
+    """,
+}
+
+READ_SILENT = {
+    "all terms have a graph": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        opt = torch.optim.Adam(student.parameters())
+        for x, y in loader:
+            out = student(x)
+            with torch.no_grad():
+                soft = teacher(x)
+            kd = F.kl_div(F.log_softmax(out / 2, 1), F.softmax(soft / 2, 1), reduction="batchmean") * 4
+            l2 = sum((p ** 2).sum() for p in student.parameters())
+            loss = F.cross_entropy(out, y) + kd + 1e-4 * l2
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "reported, subtracted, or what the input's gradient makes": """
+        import torch
+        from torch import nn
+        import torch.nn.functional as F
+        net, known = nn.Linear(4, 4), nn.Linear(4, 4)
+        known.requires_grad_(False)
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            entropy = F.mse_loss(known(x), y)
+            loss = F.mse_loss(net(x), known(x)) - entropy
+            shown = loss.item() + entropy.item()
+            point = x.clone()
+            point.requires_grad_(True)
+            loss = loss + F.mse_loss(known(point), y)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    """,
+    "a sum that begins with a number, and terms of unknown functions": """
+        import torch
+        from torch import nn
+        from losses import perceptual
+        def train(net, loader, old):
+            opt = torch.optim.Adam(net.parameters())
+            for x, y in loader:
+                total = torch.tensor(0.0)
+                for part in x.split(4):
+                    total = total + nn.functional.mse_loss(net(part), part)
+                drift = sum(((p - q.data) ** 2).sum() for p, q in zip(net.parameters(), old))
+                total = total + perceptual(net(x), y) + drift
+                opt.zero_grad()
+                total.backward()
+                opt.step()
     """,
 }

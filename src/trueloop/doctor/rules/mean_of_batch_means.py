@@ -14,14 +14,20 @@ Fix: weight each batch by its size (``total += loss.item() * len(x)``) and divid
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.arguments import atom, given
+from trueloop.doctor.source.batches import length_of_batch
+from trueloop.doctor.source.blocks import kind
 from trueloop.doctor.source.data import length
-from trueloop.doctor.source.events import LossCalled, Operated
-from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.events import Kept, LossCalled, Operated
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.provenance import ancestors, feeds
 from trueloop.doctor.source.values import Object, Tensor, Unknown, Value, constant
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -58,7 +64,30 @@ def in_source(program: Program) -> Iterator[Checked]:
                 f"{samples} samples in batches of {size}",
                 at=event,
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, event))
+
+
+def _mended(program: Program, run: Run, event: Operated) -> Fix | None:
+    """Each mean counts as often as its batch has samples, and the sum is divided by all of them."""
+    added = {id(one.node): one for one in run.of(Kept) if feeds(one.value, event.args[0])}
+    count: Any = getattr(event.node, "right", None)
+    if len(added) != 1 or kind(count) != "Call" or program.unit.text(count.func) != "len":
+        return None
+    kept = next(iter(added.values()))
+    node: Any = kept.node
+    is_sum = kind(node) == "AugAssign"
+    mean, total = (node.value, node.target) if is_sum else (given(node, "object", 0), getattr(node.func, "value", None))
+    losses = [one for one in run.of(LossCalled) if feeds(one.result, kept.value) and one.at.loops == kept.at.loops]
+    batch = length_of_batch(program, kept, losses[0] if losses else None)
+    function = blocks.function(program.unit, node) or program.unit.tree
+    named = [one for one in blocks.walk(function) if kind(one) == "Name" and one.value == getattr(total, "value", "")]  # type: ignore[attr-defined]
+    if mean is None or batch is None or len(named) != 3:  # set to nothing, added to, divided: no other use
+        return None
+    return together(
+        "take the mean over the samples",
+        put(program, mean, f"{atom(program, mean)} * {batch}"),
+        put(program, count.args[0].value, f"{program.unit.text(count.args[0].value)}.dataset"),
+    )
 
 
 def _given(event: LossCalled) -> dict[str, Value]:

@@ -91,11 +91,12 @@ class MemoryGrows(Rule):
         readings = self._readings[len(self._readings) // 4 :]
         if len(readings) < LEAST * 3 // 4 or self.trace.step < STEPS:
             return
-        grown = readings[-1][1] - readings[0][1]
         tensors = self._in_tensors()
         count = TENSOR_PARTS if tensors else PARTS  # what comes and goes with an evaluation makes steps of the line
-        parts = [readings[i * (len(readings) - 1) // count][1] for i in range(count + 1)]
+        bounds = [i * len(readings) // (count + 1) for i in range(count + 2)]
+        parts = [min(level for _, level in readings[begin:end]) for begin, end in pairwise(bounds)]  # lists are emptied
         rises = [after - before for before, after in pairwise(parts)]
+        grown = (parts[-1] - parts[0]) * (count + 1) / count  # from the middle of the first to that of the last
         steady = sum(rise > grown / count / 4 for rise in rises) >= (count if tensors else count - 1)
         if grown < (TENSORS if tensors else GROWN) or not steady or sum(rises[-(count // 3) :]) < grown / count / 2:
             return

@@ -32,7 +32,11 @@ from trueloop.doctor.places import users_frame
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.data import column, rank
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -348,7 +352,47 @@ def in_source(program: Program) -> Iterator[Checked]:
                 "the len of a loader is the number of its batches; the hits are counted sample by sample",
                 at=event,
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event))
+        for kept in run.of(read.Kept):
+            if id(kept.node) not in told and (shapes := _crossed(kept.value)):
+                told.add(id(kept.node))
+                finding = program.finding(
+                    MetricFromWrongCounts,
+                    f"each prediction is compared with every label: {shapes}",
+                    f"the predictions and the labels are {shapes}, and their comparison is summed",
+                    at=kept,
+                )
+                yield Checked(finding)
+
+
+def _crossed(hits: values.Value) -> str:
+    """The shapes of predictions and labels whose comparison broadcasts before it is summed; empty if they are alike."""
+    while isinstance(hits, values.Tensor) and hits.op in ("item", "float", "cpu", "int") and hits.inputs:
+        hits = hits.inputs[0]
+    right = hits.inputs[0] if isinstance(hits, values.Tensor) and hits.op == "sum" and len(hits.inputs) == 1 else None
+    if not isinstance(right, values.Tensor) or right.op not in ("compare", "eq") or len(right.inputs) != 2:
+        return ""
+    guess, label = right.inputs
+    if not _by_a_model(guess) or _by_a_model(label):
+        return ""
+    if rank(guess) == 1 and column(label):
+        return "(N,) against (N, 1)"
+    return "(N, 1) against (N,)" if column(guess) and rank(label) == 1 else ""
+
+
+def _by_a_model(value: values.Value) -> bool:
+    return any(isinstance(one, values.Tensor) and one.layer is not None for one in ancestors(value))
+
+
+def _mended(program: Program, event: read.Operated) -> Fix | None:
+    """By the samples: the length of the loader's data set, if the loader gives all of it."""
+    of, count = given(getattr(event.node, "right", None), "obj", 0), event.args[1]
+    loader = count.inputs[0] if isinstance(count, values.Unknown) else None
+    if of is None or not isinstance(loader, values.Object):
+        return None
+    if set(loader.kwargs) & {"drop_last", "sampler", "batch_sampler", "**"} or len(loader.args) > 3:
+        return None
+    return together("divide by the number of samples", put(program, of, f"{program.unit.text(of)}.dataset"))
 
 
 def _sums_hits(value: values.Value, depth: int = 12) -> bool:
@@ -498,6 +542,21 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "labels that keep their column": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        y = (torch.randn(300, 30).sum(1) > 0).float().view(-1, 1)
+        loader = DataLoader(TensorDataset(torch.randn(300, 30), y), batch_size=30)
+        model = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 1))
+        correct = total = 0
+        with torch.no_grad():
+            for x, t in loader:
+                predicted = (torch.sigmoid(model(x)) > 0.5).float().squeeze()
+                correct += (predicted == t).sum().item()
+                total += t.size(0)
+        print(correct / total)
+    """,
     "by the number of batches": """
         import torch
         from torch.utils.data import DataLoader
@@ -512,6 +571,19 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "columns, or rows, on both sides": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        y = (torch.randn(300, 30).sum(1) > 0).float().view(-1, 1)
+        loader = DataLoader(TensorDataset(torch.randn(300, 30), y), batch_size=30)
+        model = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 1))
+        correct = more = 0
+        with torch.no_grad():
+            for x, t in loader:
+                correct += ((model(x) > 0) == (t > 0.5)).sum().item()
+                more += ((model(x).squeeze(1) > 0).float() == t.squeeze(1)).sum().item()
+    """,
     "by the samples, means by the batches": """
         import torch
         from torch.utils.data import DataLoader

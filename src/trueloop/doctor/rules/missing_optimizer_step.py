@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.facts import BackwardBegun, Ended, ScalerStepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import after, before, called, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_optimizer
-from trueloop.doctor.source.mending import line_after, said
+from trueloop.doctor.source.mending import is_plain, said, scaler_of
 from trueloop.doctor.source.provenance import touches, trains
 from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.seen import OptimizerSeen
     from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
@@ -123,8 +127,32 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(made, "the optimizer that never steps"), (zero, "its gradients are cleared")],
                 help=f"call `{name}.step()` after backward",
             )
-            title = f"step {name} after backward"
-            yield Checked(finding, line_after(program, backward, f"{name}.step()", title))
+            yield Checked(finding, _mended(program, run, backward, zero))
+
+
+def _mended(program: Program, run: Run, backward: read.Backward, zero: read.Zeroed) -> Fix | None:
+    """A step after backward and what is done to the gradients then; or before they are cleared, if that comes later."""
+    name, last = said(zero), backward.node
+    turn = [event for event in run.events if event.at.loops == backward.at.loops]
+    later: cst.CSTNode | None = None
+    for event in turn[turn.index(backward) + 1 :]:
+        if isinstance(event, read.Zeroed) and event.node is zero.node:
+            later = zero.node
+            break
+        if isinstance(event, (read.Backward, read.Clipped, read.Unscaled)):
+            last = event.node
+    place = later or last
+    seen = blocks.function(program.unit, place) is blocks.function(program.unit, zero.node)
+    if not is_plain(name) or not seen or not hasattr(zero.node, "func"):
+        return None
+    scaler = scaler_of(backward)
+    if backward.scaled and not scaler:
+        return None
+    text = f"{scaler}.step({name})" if scaler else f"{name}.step()"
+    if scaler and not any(run.of(read.Updated)):
+        text += f"\n{scaler}.update()"
+    edit = before(program, place, text) if later else called(program, place, text) or after(program, place, text)
+    return together(f"step {name} after backward", edit)
 
 
 def _may_step(run: Run, optimizer: object) -> bool:
@@ -201,6 +229,16 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "of two lists of parameters": """
+        import torch
+        from torch import nn
+        body, head = nn.Linear(4, 8), nn.Linear(8, 1)
+        opt = torch.optim.Adam(list(body.parameters()) + list(head.parameters()), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(head(torch.relu(body(x))), y).backward()
+            opt.step
+    """,
     "forgotten": """
         import torch
         from torch import nn
@@ -210,9 +248,48 @@ READ_FIRES = {
             opt.zero_grad()
             nn.functional.mse_loss(net(x), y).backward()
     """,
+    "scaled and clipped": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        scaler = torch.amp.GradScaler()
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            scaler.scale(loss).backward()
+            scaler.unscale_(opt)
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    """,
+    "cleared every fourth time": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        for i, (x, y) in enumerate(loader):
+            (nn.functional.cross_entropy(net(x), y) / 4).backward()
+            if i % 4 == 3:
+                opt.zero_grad()
+    """,
 }
 
 READ_SILENT = {
+    "a window that is counted by hand": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters(), lr=0.1)
+        count = 0
+        for x, y in loader:
+            (nn.functional.mse_loss(net(x), y) / 8).backward()
+            count += 1
+            if count == 8:
+                opt.step()
+                count = 0
+                opt.zero_grad()
+    """,
     "another steps it": """
         import torch
         from torch import nn

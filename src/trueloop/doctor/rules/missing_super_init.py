@@ -12,7 +12,7 @@ Fix: call ``super().__init__()`` in the first line of the module's ``__init__``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.edits import at_head, together
+from trueloop.doctor.source.fixes import Checked, Fix
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -85,6 +86,8 @@ def in_source(program: Program) -> Iterator[Checked]:
             init = event.cls.find("__init__")
             if event.reached is not False or not isinstance(init, values.Function) or id(init.node) in told:
                 continue
+            if _is_abstract(init):
+                continue
             told.add(id(init.node))
             place = program.line(init.node, init.unit)
             finding = program.finding(
@@ -97,18 +100,15 @@ def in_source(program: Program) -> Iterator[Checked]:
             yield Checked(finding, _mended(program, init))
 
 
-def _mended(program: Program, init: values.Function) -> Fix | None:
-    if init.unit is not program.unit:
-        return None
+def _is_abstract(init: values.Function) -> bool:
+    """Whether it ends by raising an error: no such module is ever made."""
     body: Any = init.node.body
-    first = body.body[0]
-    span = program.unit.span(first)
-    line = program.lines[span.start.line - 1]
-    indent = line[: len(line) - len(line.lstrip())]
-    if span.start.column != len(indent) or line.lstrip()[:1] in ("'", '"'):
-        return None
-    edit = Edit((span.start.line, 0), (span.start.line, 0), f"{indent}super().__init__()\n")
-    return Fix("call super().__init__() first", False, (edit,))
+    last = getattr(body.body[-1], "body", ()) if body.body else ()
+    return isinstance(last, Sequence) and bool(last) and type(last[-1]).__name__ == "Raise"
+
+
+def _mended(program: Program, init: values.Function) -> Fix | None:
+    return together("call super().__init__() first", at_head(program, init.node, "super().__init__()"))
 
 
 FIRES = {
@@ -155,9 +155,35 @@ READ_FIRES = {
             def forward(self, x):
                 return self.fc(x)
     """,
+    "below its description, and on one line": """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, n=3):
+                \"\"\"Makes it.\"\"\"
+                # the only layer
+                self.fc = nn.Linear(4, n)
+        class Other(nn.Module):
+            def __init__(self): self.fc = nn.Linear(4, 3)
+    """,
 }
 
 READ_SILENT = {
+    "a base that is never made": """
+        from torch import nn
+
+        class Base(nn.Module):
+            def __init__(self, width):
+                # say what it is in a class below
+                raise NotImplementedError
+
+            def forward(self, x):
+                return nn.functional.dropout(x, training=self.training)
+
+        class Leaf(Base):
+            def __init__(self, width):
+                nn.Module.__init__(self)
+                self.fc = nn.Linear(width, width)
+    """,
     "called, in three ways": """
         from torch import nn
         import torch

@@ -23,10 +23,11 @@ from trueloop.doctor.by_hand import ByHand
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Paused, Stepped, Stepping
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.mending import line_after, said
+from trueloop.doctor.source.edits import after, at_head, before, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import is_plain, said
 from trueloop.doctor.source.ritual import across_turns, gives, may_clear, optimizers
 from trueloop.doctor.source.ways import Run, paths
 
@@ -77,7 +78,7 @@ class MissingZeroGrad(Rule):
             self._by_hand.ended()
 
     def _is_by_hand(self) -> bool:
-        return self.trace.close and not self.trace.optimizers and self._by_hand.updates < ENOUGH
+        return not self.trace.optimizers and self._by_hand.updates < ENOUGH
 
     def stepping(self, fact: Stepping) -> None:
         if fact.has_closure:
@@ -101,9 +102,7 @@ class MissingZeroGrad(Rule):
         if seen.steps == 1:  # its first: there was nothing to clear
             return
         self._steps += 1
-        dirty = all(one.clean is False for one in fact.accumulated)
-        if not dirty and any(one.clean is None for one in fact.accumulated):  # not read
-            return
+        dirty = not any(one.clean for one in fact.accumulated)
         self._dirty[number] = self._dirty.get(number, 0) + 1 if dirty else 0
         if self._dirty[number] == STEPS:
             yield self.finding(
@@ -126,7 +125,7 @@ class MissingZeroGrad(Rule):
         """Several calls of the closure, one backward each, of which only the first found clean gradients."""
         calls = _closure_calls(fact.optimizer) - self._calls.get(fact.optimizer.number, 0)
         first, *rest = fact.accumulated
-        return len(rest) > 0 and calls == len(rest) + 1 and first.clean is True and not any(o.clean for o in rest)
+        return len(rest) > 0 and calls == len(rest) + 1 and first.clean and not any(o.clean for o in rest)
 
 
 def _closure_calls(seen: OptimizerSeen) -> int:
@@ -158,8 +157,38 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(step, "the step that uses the sum")],
                 help=f"call `{name}.zero_grad()` after the step, or before backward",
             )
-            title = f"clear the gradients after `{name}.step()`"
-            yield Checked(finding, line_after(program, step, f"{name}.zero_grad()", title) if name else None)
+            yield Checked(finding, _mended(program, run, optimizer, {id(one[0].node): one[0] for one in found if one}))
+
+
+def _mended(program: Program, run: Run, optimizer: values.Value, first: dict[int, read.Backward]) -> Fix | None:
+    """Clears them after every step; of several optimizers, whose backwards leave gradients in others, before backward.
+
+    Args:
+        program: the file.
+        run: what happens.
+        optimizer: whose gradients are never cleared.
+        first: on each way, the first backward that adds to what a step has used.
+    """
+    steps = list({id(event.node): event for event in run.of(read.Stepped) if event.target is optimizer}.values())
+    backward = next(iter(first.values()))
+    name, lines = said(steps[0]), {f"{said(step)}.zero_grad()" for step in steps}
+    if not is_plain(name) or len(lines) != 1:
+        return None
+    text, unit = lines.pop(), program.unit
+    if any(step.closure for step in steps):
+        closure = blocks.function(unit, backward.node)
+        home = None if closure is None else blocks.function(unit, closure)
+        if closure is None or home is not blocks.function(unit, steps[0].node) or len(first) != 1:
+            return None
+        return together(f"clear {name}'s gradients in the closure", at_head(program, closure, text))
+    same_turn = len(steps) == len(first) == 1 and backward.at.branches == steps[0].at.branches
+    same_loop = blocks.loops(unit, backward.node) == blocks.loops(unit, steps[0].node)
+    if len(optimizers(run)) > 1 and same_turn and same_loop:
+        same_function = blocks.function(unit, backward.node) is blocks.function(unit, steps[0].node)
+        if same_function:
+            return together(f"clear {name}'s gradients before backward", before(program, backward.node, text))
+    title = f"clear the gradients after `{name}.step()`"
+    return together(title, *(after(program, step.node, text) for step in steps))
 
 
 def _is_step(event: object, optimizer: object) -> bool:
@@ -399,6 +428,28 @@ READ_FIRES = {
                 else:
                     loss.backward()
                     optimizer.step()
+    """,
+    "a GAN's judge": """
+        import torch
+        from torch import nn
+        G, D = nn.Linear(8, 2), nn.Linear(2, 1)
+        opt_g, opt_d = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        for real in loader:
+            fake = G(torch.randn(16, 8))
+            D(real).mean().backward()
+            (-D(fake.detach()).mean()).backward()
+            opt_d.step()
+            opt_g.zero_grad()
+            D(fake).mean().backward()
+            opt_g.step()
+    """,
+    "on one line": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        for x, y in loader: nn.functional.cross_entropy(net(x), y).backward(); opt.step()
     """,
 }
 

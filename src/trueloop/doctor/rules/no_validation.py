@@ -1,7 +1,7 @@
 """Training goes over the same samples several times, and no held-out evaluation is made.
 
-Sees: several epochs over the training data, and at the end of the script no pass over samples that are not trained
-on.
+Sees: several epochs over the training data, and at the end of the script no pass over samples that are not trained on.
+In the text: a script with a loop over epochs, one supervised loss, and no forward or word that speaks of an evaluation.
 
 Why it matters: the training loss falls for as long as the network can memorise. Whether it has learnt anything that
 holds for new samples, and when to stop, is not known.
@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended, Evaluated, Settled, Stepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.provenance import ancestors, touches
+from trueloop.doctor.source.ritual import is_stepped, learned_from, optimizers
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 STEPS = 30  # a guess: fewer are a trial
@@ -81,6 +88,58 @@ class NoValidation(Rule):
         return "the model is evaluated on held-out samples" if self._held_out else None
 
 
+JUDGES = ("val", "test", "eval", "held", "metric", "score", "accura", "generat", "sampl", "predict", "infer")
+TRIALS = ("overfit", "toy", "demo", "bench", "profil", "smoke", "example", "reward", "policy", "env.", "contrastive")
+"""Words of scripts that judge the model somewhere, or in which there is nothing to hold out."""
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """A script trains one model for epochs, every forward is for training, and no word speaks of anything else."""
+    run = program.runs[0] if program.runs else None
+    text = "\n".join(line.partition("#")[0] for line in program.lines).lower()
+    if run is None or not run.complete or any(word in text for word in (*JUDGES, *TRIALS)):
+        return
+    steppers = optimizers(run)
+    if len(steppers) != 1 or not isinstance(steppers[0], values.Object) or not _has_epochs(run):
+        return
+    supervised = [event for event in run.of(read.LossCalled) if event.kind in SUPERVISED and not _is_made(event.target)]
+    calls = [call for call in run.of(read.Called) if is_stepped(run, call.target)]
+    if any(call.grad is False for call in run.of(read.Called)):
+        return  # some model is looked at without gradients
+    if not supervised or not calls or not all(any(True for _ in learned_from(run, call)) for call in calls):
+        return
+    if any(touches(event.values, calls[0].target) for event in run.of(read.Escaped)):
+        return
+    finding = program.finding(
+        NoValidation,
+        "the model is never evaluated on held-out samples",
+        "the script trains for epochs, and every forward of the model is for training",
+        at=calls[0],
+        certainty="likely",
+    )
+    yield Checked(finding)
+
+
+SUPERVISED = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "binary_cross_entropy_with_logits")
+
+
+def _is_made(target: values.Value) -> bool:
+    """Whether the targets are no labels: places in a batch, or ones and zeros, as in contrastive learning."""
+    made = ("arange", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "eye")
+    return any(isinstance(one, values.Tensor) and one.op in made for one in ancestors(target))
+
+
+def _has_epochs(run: Run) -> bool:
+    """Whether the batches are gone through in a loop that counts epochs."""
+    for backward in run.of(read.Backward):
+        for turn in backward.at.loops[:-1]:
+            node: Any = turn.node
+            target = getattr(getattr(node, "target", None), "value", "")
+            if isinstance(target, str) and target.lower() in ("epoch", "ep", "e", "epoch_idx", "i_epoch"):
+                return True
+    return False
+
+
 FIRES = {
     "a loader": """
         loader = DataLoader(TensorDataset(torch.randn(80, 8), torch.randn(80, 1)), batch_size=8, shuffle=True)
@@ -137,5 +196,87 @@ SILENT = {
             opt.zero_grad()
             F.mse_loss(model(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
             opt.step()
+    """,
+}
+
+READ_FIRES = {
+    "ten epochs on everything": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+        net = nn.Linear(13, 3)
+        criterion = nn.CrossEntropyLoss()
+        optimizer = torch.optim.Adam(net.parameters())
+        for epoch in range(10):
+            running = 0.0
+            for inputs, labels in loader:
+                optimizer.zero_grad()
+                loss = criterion(net(inputs), labels)
+                loss.backward()
+                optimizer.step()
+                running += loss.item()
+            print(epoch, running)
+    """,
+    "in functions": """
+        import torch
+        import torch.nn.functional as F
+        def train(net, loader, optimizer):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(net(x), y).backward()
+                optimizer.step()
+        def main():
+            net = torch.nn.Linear(4, 1)
+            optimizer = torch.optim.Adam(net.parameters())
+            for epoch in range(10):
+                train(net, batches, optimizer)
+        main()
+    """,
+}
+
+READ_SILENT = {
+    "it is evaluated": """
+        import torch
+        from torch import nn
+        net = nn.Linear(13, 3)
+        optimizer = torch.optim.Adam(net.parameters())
+        for epoch in range(10):
+            for x, y in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+            with torch.no_grad():
+                print(nn.functional.cross_entropy(net(a), b))
+    """,
+    "steps without epochs, and a game": """
+        import torch
+        from torch import nn
+        net, other = nn.Linear(13, 13), nn.Linear(13, 1)
+        optimizer = torch.optim.Adam(net.parameters())
+        for step in range(1000):
+            for x in batches:
+                optimizer.zero_grad()
+                nn.functional.mse_loss(net(x), x).backward()
+                optimizer.step()
+        more = torch.optim.Adam(other.parameters())
+        for epoch in range(10):
+            for x in batches:
+                more.zero_grad()
+                nn.functional.mse_loss(other(net(x)), x).backward()
+                more.step()
+    """,
+    "handed on": """
+        import torch
+        from torch import nn
+        from mine import report
+        net = nn.Linear(13, 3)
+        optimizer = torch.optim.Adam(net.parameters())
+        for epoch in range(10):
+            for x, y in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+            report(net)
     """,
 }

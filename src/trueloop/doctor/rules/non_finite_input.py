@@ -70,7 +70,7 @@ class NonFiniteInput(Rule):
         return self._tell(*doubtful)
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding] | None:
-        if self._told or not self.trace.close or fact.output is None or fact.output.dim():
+        if self._told or fact.output is None or fact.output.dim():
             return None
         if finite(fact.output) or fact.target.requires_grad or finite(fact.target) or not finite(fact.input):
             return None

@@ -49,12 +49,12 @@ from trueloop.doctor.nonfinite import (
     suspects,
     with_batch,
 )
-from trueloop.doctor.places import is_users
+from trueloop.doctor.places import forward_of
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from trueloop.doctor.trace import Trace
     from trueloop.doctor.vitals import Vitals
@@ -100,9 +100,7 @@ class NonFiniteValue(Rule):
                 what = f"the module {name} makes {kind} of finite inputs"
                 self._maker = (
                     fact.of.number,
-                    Break(
-                        "", what, _forward_of(fact.module), None, rows_of(broken), len(broken) if broken.dim() else 0
-                    ),
+                    Break("", what, forward_of(fact.module), None, rows_of(broken), len(broken) if broken.dim() else 0),
                 )
 
     def called(self, fact: Called) -> None:
@@ -112,7 +110,7 @@ class NonFiniteValue(Rule):
                 self._remember("input", about, tensor)
 
     def loss_called(self, fact: LossCalled) -> None:
-        if self.trace.close and not self._told and (fact.of is None or fact.of.grad):
+        if not self._told and (fact.of is None or fact.of.grad):
             self._remember("target", f"the targets of {fact.kind}, called at {fact.place}", fact.target)
 
     def stepping(self, fact: Stepping) -> None:
@@ -268,12 +266,6 @@ def _is_broken(tensor: Tensor) -> bool:
     """Whether a tensor without a graph is not finite; asked where its values are at hand."""
     near = tensor.device.type == "cpu" and tensor.numel() <= READ and tensor.grad_fn is None
     return near and not finite(tensor) and not is_mask(tensor)
-
-
-def _forward_of(module: nn.Module) -> Place | None:
-    """Where the user's own module says what it does."""
-    code = getattr(type(module).forward, "__code__", None)
-    return Place(code.co_filename, code.co_firstlineno) if code is not None and is_users(code.co_filename) else None
 
 
 def _are_finite(vitals: Vitals) -> bool:

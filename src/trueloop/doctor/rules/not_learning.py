@@ -97,7 +97,7 @@ class NotLearning(Rule):
         self._below = 0
 
     def loss_called(self, fact: LossCalled) -> None:
-        if not self.trace.close or fact.output is None or fact.of is None or not fact.output.requires_grad:
+        if fact.output is None or fact.of is None or not fact.output.requires_grad:
             return
         options = PLAIN.get(fact.kind)
         if options is None or fact.output.dim() or fact.target.requires_grad:

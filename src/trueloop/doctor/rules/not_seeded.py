@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.edits import after, together
 from trueloop.doctor.source.events import Operated
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -48,7 +49,7 @@ class NotSeeded(Rule):
 
 def in_source(program: Program) -> Iterator[Checked]:
     """A draw from a generator that has no seed, in a script that seeds another."""
-    text = program.unit.tree.code
+    text = program.unit.code
     if _OTHERWISE.search(text):
         return
     events = [event for run in program.runs[:1] for event in run.of(Operated)]
@@ -71,7 +72,19 @@ def in_source(program: Program) -> Iterator[Checked]:
             related=[(seeded, "the seed of another generator")],
             help=f"call `{_SAID[whose]}(…)` as well, before the first draw",
         )
-        yield Checked(finding)
+        yield Checked(finding, _mended(program, seeded, event))
+
+
+def _mended(program: Program, seeded: Operated, event: Operated) -> Fix | None:
+    """The same seed for this generator, below the other one's."""
+    draw: Any = event.node
+    seed = next(iter(getattr(seeded.node, "args", ())), None)
+    base = getattr(draw.func, "value", None)
+    if base is None or seed is None or seeded.at.branches:
+        return None
+    call = f"{program.unit.text(base)}.{'manual_seed' if event.name.startswith('torch') else 'seed'}"
+    line = f"{call}({program.unit.text(seed.value)})"
+    return together("seed this generator as well", after(program, seeded.node, line))
 
 
 READ_FIRES = {

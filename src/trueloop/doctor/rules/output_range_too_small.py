@@ -15,6 +15,7 @@ Fix: end in a plain linear layer for regression and for scores, or scale the tar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,9 +28,10 @@ from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.data import loaded, stored
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ending
+from trueloop.doctor.source.reaches import reaches
+from trueloop.doctor.source.taking_off import is_read_otherwise, taken_off
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +84,7 @@ class OutputRangeTooSmall(Rule):
         self._right = 0
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
-        if not self.trace.close or not fact.input.requires_grad or fact.error is not None:
+        if not fact.input.requires_grad or fact.error is not None:
             return
         looks = self._looks[fact.place] = self._looks.get(fact.place, 0) + 1
         if looks > LOOKS:
@@ -157,7 +159,7 @@ class OutputRangeTooSmall(Rule):
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """The prediction ends in a function whose range is known, and the targets are those of a known data set.
+    """The prediction ends in a function whose range is known, and the targets surely reach beyond it.
 
     Or BCE-with-logits is given what a ReLU made.
     """
@@ -170,10 +172,11 @@ def in_source(program: Program) -> Iterator[Checked]:
             if event.kind == "binary_cross_entropy_with_logits" and end.op == "relu":
                 reach = "a ReLU gives no number below 0, and so never a probability below 0.5"
             elif event.kind in KINDS and end.op in _ENDS:
-                low, high = _TARGETS.get(loaded(stored(event.target)), (0.0, 0.0))
-                if high <= _ENDS[end.op]:
+                (least, most), known = _ENDS[end.op], reaches(event.target)
+                if known is None or (least <= known[0] and known[1] <= most):
                     continue
-                reach = f"a {end.op} ends at {_ENDS[end.op]:g}, and the targets go from {low:g} to {high:g}"
+                ends = f"begins at {least:g}" if known[1] <= most else f"ends at {most:g}"
+                reach = f"a {end.op} {ends}, and the targets go from {known[0]:g} to {known[1]:g}, at least"
             else:
                 continue
             told.add(id(event.node))
@@ -184,15 +187,23 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=event,
                 related=[(end, f"the {end.op}")],
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event, end))
 
 
-_ENDS = {"sigmoid": 1.0, "softmax": 1.0, "tanh": 1.0}
-_TARGETS = {
-    ("load_diabetes", "target"): (25.0, 346.0),
-    ("fetch_california_housing", "target"): (0.15, 5.0),
+def _mended(program: Program, event: read.LossCalled, end: values.Tensor) -> Fix | None:
+    if is_read_otherwise(program, event.input, event.kind):
+        return None
+    return taken_off(program, event.input, f"take the {end.op} off: then the last layer reaches all numbers")
+
+
+_ENDS = {
+    "sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "relu": (0.0, math.inf),
+    "Softplus": (0.0, math.inf),
+    "softplus": (0.0, math.inf),
 }
-"""The targets of data sets that everybody has."""
 
 
 FIRES = {
@@ -276,6 +287,32 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "standardised targets from a ReLU": """
+        import torch
+        from sklearn.preprocessing import StandardScaler
+        from torch import nn
+        ys = StandardScaler().fit(y.reshape(-1, 1))
+        target = torch.tensor(ys.transform(y.reshape(-1, 1))).float()
+        other = (raw - raw.mean()) / raw.std()
+        net = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 1), nn.ReLU())
+        opt = torch.optim.Adam(net.parameters())
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(X), target).backward()
+            opt.step()
+    """,
+    "ages from a sigmoid": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        age = torch.randint(18, 90, (800, 1)).float()
+        net = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
+        opt = torch.optim.Adam(net.parameters())
+        for a, b in DataLoader(TensorDataset(torch.randn(800, 6), age), batch_size=40, shuffle=True):
+            opt.zero_grad()
+            nn.functional.l1_loss(net(a), b).backward()
+            opt.step()
+    """,
     "a sigmoid for amounts": """
         import torch
         from sklearn.datasets import load_diabetes
@@ -300,6 +337,20 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "counts from a ReLU, shares, what was squeezed into the range": """
+        import torch
+        from sklearn.preprocessing import MinMaxScaler
+        from torch import nn
+        count = torch.randint(0, 9, (800, 1)).float()
+        net, prob = nn.Sequential(nn.Linear(6, 1), nn.ReLU()), nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
+        opt = torch.optim.Adam([*net.parameters(), *prob.parameters()])
+        scaled = torch.tensor(MinMaxScaler().fit_transform(y)).float()
+        for step in range(100):
+            opt.zero_grad()
+            loss = nn.functional.mse_loss(net(X), count) + nn.functional.mse_loss(prob(X), count / 8)
+            (loss + nn.functional.mse_loss(prob(X), scaled)).backward()
+            opt.step()
+    """,
     "scaled targets": """
         import torch
         from sklearn.datasets import load_diabetes

@@ -76,9 +76,10 @@ class Overfitting(Rule):
         for key, series in self._held_out.items():
             model = self._models[key[0]]
             if self._loaded <= model.last_step:
-                yield from self._judge(series, self._training.get(key[0], []), self._places[key], model)
+                yield from self.judge(series, self._training.get(key[0], []), self._places[key], model)
 
-    def _judge(self, series: Series, training: Series, place: Place | None, model: ModelSeen) -> Iterator[Finding]:
+    def judge(self, series: Series, training: Series, place: Place | None, model: ModelSeen) -> Iterator[Finding]:
+        """What is wrong with the losses of a model's evaluations, beside those of its training."""
         if len(series) < AFTER + 1 or not training:
             return
         losses = [loss for _, loss in series]

@@ -24,11 +24,14 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import BackwardBegun, Called, Ended, GradientsTaken, StateLoaded
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.edits import behind, ends, put, spelled, together
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
 from trueloop.doctor.source.library import TWO_MODES, is_layer, is_optimizer
 from trueloop.doctor.source.modules import parts
+from trueloop.doctor.source.naming import is_seen, name_of
 from trueloop.doctor.source.provenance import ancestors, held, touches, trains
 from trueloop.doctor.source.ritual import used_for_training
 from trueloop.doctor.source.ways import Run
@@ -63,7 +66,7 @@ class ParametersNotOptimized(Rule):
         self._of: list[Any] = []  # weak references to the parameters that it names
 
     def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding]:
-        if self._done or not self.trace.close:
+        if self._done:
             return
         self._untended.backward(fact)
         self._place = fact.place
@@ -170,6 +173,7 @@ def in_source(program: Program) -> Iterator[Checked]:
         if not run.complete or not optimizers or any(run.of(read.GradientsUsed)):
             continue
         all_held: set[int] = set().union(*(held(one.option("params", 0))[0] for one in optimizers))
+        all_held |= {id(one) for module in _loaded(run) for one in parts(module)}
         told: set[int] = set()
         resting = [call for call in run.of(read.Called) if call.training is False]
         teachers = {id(one) for call in resting for one in parts(call.target) if used_for_training(run, call.result)}
@@ -178,6 +182,8 @@ def in_source(program: Program) -> Iterator[Checked]:
             if used is None or not backward.at.loops:
                 continue
             for layer in _layers(backward.loss):
+                if any(id(original) in all_held for original in layer.attrs.get("copied", ())):
+                    continue  # that is stale-optimizer's as well
                 if id(layer) in all_held | teachers or id(layer.node) in told or "frozen" in layer.attrs:
                     continue
                 if any(touches(event.values, layer) for event in run.of(read.Escaped)):
@@ -191,8 +197,88 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(used, "the optimizer"), (backward, "the backward")],
                     help="give the optimizer these parameters too; layers in a plain list belong in an nn.ModuleList",
                 )
-                yield Checked(finding)
+                fix = _as_modules(program, layer) or _handed_over(program, run, layer, used, all_held)
+                yield Checked(finding, fix)
                 break
+
+
+def _as_modules(program: Program, layer: values.Object) -> Fix | None:
+    """A plain list or dict of layers that is set on ``self`` as one that the module looks into."""
+    unit = program.unit
+    above: list[Any] = list(blocks.around(unit, layer.node))
+    cls: Any = next((one for one in above if blocks.kind(one) == "ClassDef"), None)
+    if cls is None or not any(unit.text(base.value).endswith("Module") for base in cls.bases):
+        return None
+    calls = [one for one in above if blocks.kind(one) == "Call"]
+    call = next((one for one in calls if unit.text(one.func).endswith(".append")), None)
+    listed: Any = next((n for n, one in enumerate(above) if blocks.kind(one) == "Assign"), 0)
+    whole: Any = above[listed - 1] if listed else None
+    if call is not None:
+        name = unit.text(call.func.value)
+        made = [one for one in blocks.walk(cls) if blocks.kind(one) == "Assign" and blocks.stored(unit, one) == {name}]
+        whole = made[0].value if len(made) == 1 else None  # type: ignore[attr-defined]
+        if blocks.kind(whole) != "List" or whole.elements:
+            return None
+    elif whole is None or not unit.text(above[listed].targets[0].target).startswith("self."):
+        return None
+    kind = {"List": "ModuleList", "ListComp": "ModuleList", "Dict": "ModuleDict", "DictComp": "ModuleDict"}
+    name = kind.get(blocks.kind(whole), "")
+    inside = [one.value for one in getattr(whole, "elements", ())] or [
+        one for one in (getattr(whole, "elt", None), getattr(whole, "value", None)) if one is not None
+    ]
+    if not name or any(blocks.kind(one) != "Call" for one in inside):
+        return None
+    spelling, added = spelled(program, f"torch.nn.{name}")
+    text = "" if blocks.kind(whole) == "List" and not inside else unit.text(whole)
+    return together(f"make it an nn.{name}", put(program, whole, f"{spelling}({text})"), added)
+
+
+def _handed_over(
+    program: Program, run: Run, layer: values.Object, used: values.Object, all_held: set[int]
+) -> Fix | None:
+    """The whole that a layer is part of, given to the optimizer that is made after it."""
+    unit = program.unit
+    made = [event.made for event in run.of(read.Constructed) if any(one is layer for one in parts(event.made))]
+    whole: Any = made[-1] if made else layer
+    node = whole.node
+    for one in blocks.around(unit, node):
+        if blocks.kind(one) in ("Assign", "Element") or blocks.function(unit, one) is not blocks.function(unit, node):
+            break
+        node = one if blocks.kind(one) == "Call" else node
+    name = name_of(unit, node)
+    known = whole if made else next((one for one in _wholes(run) if one.node is node), layer)
+    given_now: Any = given(used.node, "params", 0)
+    if blocks.kind(given_now) == "Name":  # what it was set to, if that is once
+        home: Any = blocks.function(unit, used.node) or unit.tree
+        sets: list[Any] = [one for one in blocks.walk(home) if blocks.kind(one) == "Assign"]
+        sets = [one for one in sets if blocks.stored(unit, one) == {given_now.value}]
+        given_now = sets[0].value if len(sets) == 1 else None
+    if not name or given_now is None or used.at.unit is not unit or not is_seen(unit, name, node, used.node):
+        return None
+    if all_held & {id(one) for one in parts(known)} or ends(program, node) > ends(program, given_now):
+        return None
+    return together(f"optimize {name} as well", _with_more(program, given_now, name))
+
+
+def _wholes(run: Run) -> Iterator[values.Object]:
+    for event in run.of(read.Called):
+        yield from (one for one in parts(event.target))
+
+
+def _with_more(program: Program, now: Any, name: str) -> Edit | None:
+    """What an optimizer is given, and these parameters."""
+    text = program.unit.text(now)
+    if blocks.kind(now) == "Call" and blocks.kind(now.func) == "Attribute" and now.func.attr.value == "parameters":
+        return put(program, now, f"[*{text}, *{name}.parameters()]")
+    if blocks.kind(now) == "List" and now.elements:
+        last = now.elements[-1].value
+        group = blocks.kind(last) == "Dict"
+        return behind(program, last, f', {{"params": {name}.parameters()}}' if group else f", *{name}.parameters()")
+    if blocks.kind(now) == "BinaryOperation" and "list(" in text:
+        return behind(program, now, f" + list({name}.parameters())")
+    if blocks.kind(now) == "Call" and program.unit.text(now.func).endswith("chain") and now.args:
+        return behind(program, now.args[-1].value, f", {name}.parameters()")
+    return None
 
 
 def _known(run: Run) -> list[values.Object]:
@@ -203,6 +289,15 @@ def _known(run: Run) -> list[values.Object]:
     known = all(any(target is one for one in found) for target in stepped)
     grown = any(event.name.endswith(".add_param_group") for event in run.of(read.Operated))
     return found if whole and known and not grown else []
+
+
+def _loaded(run: Run) -> Iterator[values.Value]:
+    """Modules whose weights were loaded before anything is trained: what is left out of the optimizer may rest."""
+    for event in run.events:
+        if isinstance(event, read.Backward):
+            return
+        if isinstance(event, read.Operated) and event.name == "Module.load_state_dict":
+            yield event.args[0]
 
 
 def _layers(loss: values.Value) -> Iterator[values.Object]:
@@ -338,6 +433,27 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "layers in a list that grows": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, depth):
+                super().__init__()
+                self.stem, self.blocks = nn.Linear(4, 8), []
+                for _ in range(depth):
+                    self.blocks.append(nn.Linear(8, 8))
+            def forward(self, x):
+                x = self.stem(x)
+                for block in self.blocks:
+                    x = x + block(x)
+                return x
+        net = Net(4)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "one part forgotten": """
         import torch
         from torch import nn
@@ -367,9 +483,69 @@ READ_FIRES = {
             nn.functional.cross_entropy(net(x), y).backward()
             opt.step()
     """,
+    "layers that are put into a plain list, and in a dict": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = []
+                for i in range(3):
+                    self.layers.append(nn.Linear(4, 4))
+                self.heads = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}
+                self.first = nn.Linear(4, 4)
+            def forward(self, x):
+                x = self.first(x)
+                for layer in self.layers:
+                    x = layer(x)
+                return self.heads["a"](x) + self.heads["b"](x)
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "a part of a trainer": """
+        import torch
+        from torch import nn
+        class Coder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 4)
+            def forward(self, x):
+                return self.fc(x)
+        class Trainer:
+            def __init__(self):
+                self.enc, self.dec = Coder(), Coder()
+                self.opt = torch.optim.Adam(self.enc.parameters(), lr=0.1)
+            def fit(self):
+                for x in loader:
+                    self.opt.zero_grad()
+                    nn.functional.mse_loss(self.dec(self.enc(x)), x).backward()
+                    self.opt.step()
+        Trainer().fit()
+    """,
 }
 
 READ_SILENT = {
+    "the head of a model that was trained before": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+            def forward(self, x):
+                return self.head(torch.relu(self.body(x)))
+        net = Net()
+        net.load_state_dict(torch.load("known.pt", weights_only=True))
+        opt = torch.optim.SGD(net.head.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "all of them, in several ways": """
         import itertools
         import torch

@@ -31,7 +31,7 @@ from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.provenance import ancestors, held, weights
 from trueloop.doctor.source.ritual import optimizers
-from trueloop.doctor.untended import named
+from trueloop.doctor.untended import figure, named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STEPS = 20
 TOLD_AFTER = 500
+FEWEST = 4  # of them that are looked at, where not all are
 MAPPED = 3  # passes of a model in which the lines of its modules' calls are learnt
 
 
@@ -65,7 +66,7 @@ class ParametersWithoutGradient(Rule):
     seen_by = ("source", "run")
 
     def __init__(self, trace: Trace) -> None:
-        from torch.utils.weak import WeakIdKeyDictionary
+        from torch.utils.weak import WeakIdKeyDictionary, WeakTensorKeyDictionary
 
         super().__init__(trace)
         self._without: dict[int, list[Any]] = {}  # optimizer -> weak references to what had no gradient so far
@@ -73,6 +74,7 @@ class ParametersWithoutGradient(Rule):
         self._moved: set[int] = set()  # optimizers of which some parameters had a gradient
         self._layers: Any = WeakIdKeyDictionary()
         self._mapped: dict[int, int] = {}
+        self._figures: Any = WeakTensorKeyDictionary()  # of what had no gradient at first: a number for its values
         self._place: Place | None = None
         self._pending: dict[int, Finding | None] = {}
         self._found = False
@@ -92,8 +94,6 @@ class ParametersWithoutGradient(Rule):
         self._place = fact.place
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
-        if not self.trace.close:
-            return
         import weakref
 
         number = fact.optimizer.number
@@ -101,6 +101,8 @@ class ParametersWithoutGradient(Rule):
         if before is None:
             held = fact.optimizer.parameters()
             left = [p for p in held if p.requires_grad and p.grad is None]
+            if self.trace.seldom:
+                self._figures.update((p, figure(p)) for p in left)
         elif not before:
             return
         else:
@@ -119,6 +121,8 @@ class ParametersWithoutGradient(Rule):
             yield from self._told(number)
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
+        if self.trace.seldom:
+            self._pending = {seen.number: self._unmoved(seen) for seen in self.trace.optimizers}
         for number in list(self._pending):
             yield from self._told(number)
 
@@ -127,6 +131,13 @@ class ParametersWithoutGradient(Rule):
         if finding is not None and self._moved:  # that nothing at all moves is another rule's
             self._found = True
             yield finding
+
+    def _unmoved(self, seen: OptimizerSeen) -> Finding | None:
+        """Where few steps were heard, all of them speak by the values: without a gradient they are those of then."""
+        without = [p for ref in self._without.get(seen.number, ()) if (p := ref()) is not None]
+        left = [p for p in without if p.grad is None and self._figures.get(p) == figure(p)]
+        enough = self.trace.step >= STEPS and self._looked_at.get(seen.number, 0) >= FEWEST
+        return self._judged(seen, left) if left and enough else None
 
     def _judged(self, seen: OptimizerSeen, left: list[Tensor]) -> Finding | None:
         """What is to be told at the end if it stays so: the model may be gone by then."""

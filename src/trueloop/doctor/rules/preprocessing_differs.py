@@ -1,7 +1,9 @@
 """Training and validation inputs are scaled differently.
 
 Sees: the inputs' features spread several times wider or narrower in evaluation passes than in training passes: all of
-them together, and most of them by themselves.
+them together, and most of them by themselves. In the text: two parts of one data set come to one model, and one is
+divided or scaled where the other is not, or by another number; or one transform of torchvision's has a ``Normalize``
+and the other has none.
 
 Why it matters: the network meets numbers that it has never seen. Its validation figure says nothing, and at
 prediction it fails in the same way.
@@ -13,6 +15,7 @@ Fix: scale both by the same function, with the statistics of the training data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,11 +25,18 @@ from trueloop.doctor.findings import Finding
 from trueloop.doctor.readings import readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.data import loaded, scaled
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.ritual import is_stepped, learned_from, used_for_training
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.findings import Place
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 TIMES = 2.5  # digits from 0 to 1 against the same, standardised, differ by 2.7, MNIST's by 3.2 (from their spreads)
@@ -160,6 +170,92 @@ class PreprocessingDiffers(Rule):
         return "training and validation inputs have the same scale" if self._alike else None
 
 
+def in_source(program: Program) -> Iterator[Checked]:
+    """Two parts of one data set come to one model, and only one was divided, or each by another number."""
+    for run in program.runs:
+        if not run.complete:
+            continue
+        learning = [call for call in run.of(read.Called) if call.args and any(True for _ in learned_from(run, call))]
+        judging = [call for call in run.of(read.Called) if call.args and _is_judged(run, call)]
+        found = [_differ(one, other) for one in learning for other in judging if one.target is other.target]
+        if not found or "" in found:
+            continue
+        finding = program.finding(
+            PreprocessingDiffers,
+            "training and evaluation inputs are scaled differently",
+            found[0],
+            at=judging[0],
+            related=[(learning[0], "the model in training")],
+            certainty="certain",
+        )
+        yield Checked(finding)
+
+
+def _is_judged(run: Run, call: read.Called) -> bool:
+    return call.grad is False and is_stepped(run, call.target) and not used_for_training(run, call.result)
+
+
+def _differ(learning: read.Called, judging: read.Called) -> str:
+    """What is done to the one and not to the other, down to the data that both are parts of; empty if none is known."""
+    one, by = scaled(learning.args[0])
+    other, and_by = scaled(judging.args[0])
+    if one is other or (loaded(one) == loaded(other) and loaded(one)[0]):
+        factors = _factor(by), _factor(and_by)
+        if None not in factors and math.isclose(factors[0] or 0, factors[1] or 0, rel_tol=0.01):
+            return ""
+        if bool(by) is not bool(and_by):
+            which = "training" if by else "evaluation"
+            return f"only the {which} inputs are divided or scaled; both are parts of the same data"
+        if None not in factors:
+            words = f"{factors[0]:.3g} times in training, {factors[1]:.3g} times in evaluation"
+            return f"the inputs are taken {words}; both are parts of the same data"
+        return ""
+    normalised = [_normalised(one), _normalised(other)]
+    if by or and_by or None in normalised or normalised[0] == normalised[1]:
+        return ""
+    which = "training" if normalised[0] else "evaluation"
+    return f"only the {which} data set's transform has a `Normalize`"
+
+
+def _factor(by: list[tuple[str, values.Value]]) -> float | None:
+    """By how much all of it multiplies; None if that is not known."""
+    factor = 1.0
+    for op, operand in by:
+        number = values.constant(operand)
+        if not isinstance(number, (int, float)) or not number:
+            return None
+        factor = factor / number if op == "div" else factor * number
+    return factor
+
+
+def _normalised(batch: values.Value) -> bool | None:
+    """Whether the pictures of a data set of torchvision's are normalised; None if all that is done is not known."""
+    fetched = batch.inputs[0] if isinstance(batch, values.Tensor) and batch.op == "getitem" else None
+    loader = fetched.inputs[0] if isinstance(fetched, values.Tensor) and fetched.op == "fetched" else None
+    data = loader.option("dataset", 0) if isinstance(loader, values.Object) else None
+    while isinstance(data, values.Object) and data.kind == "torch.utils.data.Subset":
+        data = data.option("dataset", 0)
+    if not isinstance(data, values.Object) or not _from(data, "torchvision.datasets."):
+        return None
+    compose = data.kwargs.get("transform")
+    steps = (
+        compose.option("transforms", 0) if isinstance(compose, values.Object) and compose.name == "Compose" else None
+    )
+    those = steps.items if isinstance(steps, values.Items) else (compose,)
+    if those is None or not all(_is_torchvisions(one) for one in those):
+        return None
+    return any(isinstance(one, values.Object) and one.name == "Normalize" for one in those)
+
+
+def _is_torchvisions(value: values.Value | None) -> bool:
+    return isinstance(value, values.Object) and _from(value, "torchvision.transforms.")
+
+
+def _from(value: values.Object, module: str) -> bool:
+    """Whether it is of a class of a library's module itself, not of one that descends from it."""
+    return isinstance(value.cls, str) and value.cls.startswith(module)
+
+
 FIRES = {
     "features of many scales, raw in validation": """
         x = torch.randn(150, 8) * torch.tensor([0.3, 0.6, 0.9, 1.0, 1.2, 3.0, 15.0, 300.0]) + 20
@@ -258,5 +354,181 @@ SILENT = {
                 opt.step()
             with torch.no_grad():
                 print(F.mse_loss(model(wide), wide.sin()).item())
+    """,
+}
+
+READ_FIRES = {
+    "only the training pictures are divided": """
+        import torch
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        X, y = load_digits(return_X_y=True)
+        X_train, X_val, y_train, y_val = train_test_split(X, y)
+        train_x = torch.tensor(X_train, dtype=torch.float32) / 16.0
+        val_x = torch.tensor(X_val, dtype=torch.float32)
+        train = DataLoader(TensorDataset(train_x, torch.tensor(y_train)), batch_size=64, shuffle=True)
+        val = DataLoader(TensorDataset(val_x, torch.tensor(y_val)), batch_size=64)
+        model = nn.Linear(64, 10)
+        opt = torch.optim.Adam(model.parameters())
+        for epoch in range(6):
+            for x, t in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(x), t).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((model(x).argmax(1) == t).sum().item() for x, t in val))
+    """,
+    "in the training loop, the rows by index": """
+        import torch
+        from torch import nn
+        def fit(X, y):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            mean, std = X[:700].mean(0), X[:700].std(0)
+            for epoch in range(6):
+                for rows in torch.randperm(700).split(50):
+                    x = (X[rows] - mean) / std
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x), y[rows]).backward()
+                    opt.step()
+                net.eval()
+                with torch.no_grad():
+                    print(nn.functional.mse_loss(net(X[700:]), y[700:]).item())
+    """,
+    "a scaler that the validation never meets": """
+        import torch
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+        from torch import nn
+        a, b, ya, yb = train_test_split(X, y)
+        a = torch.tensor(StandardScaler().fit_transform(a)).float()
+        b = torch.tensor(b).float()
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(6):
+            opt.zero_grad()
+            nn.functional.mse_loss(net(a), ya).backward()
+            opt.step()
+        with torch.no_grad():
+            print(nn.functional.mse_loss(net(b), yb).item())
+    """,
+    "Normalize in one transform": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torchvision import datasets, transforms
+        train_set = datasets.MNIST(".", train=True, transform=transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.13,), (0.31,))]))
+        test_set = datasets.MNIST(".", train=False, transform=transforms.ToTensor())
+        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, t in DataLoader(train_set, batch_size=64, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), t).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, t in DataLoader(test_set, batch_size=64):
+                    print((net(x).argmax(1) == t).float().mean())
+    """,
+}
+
+READ_SILENT = {
+    "both, by the training part's statistics": """
+        import torch
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+        from torch import nn
+        a, b, ya, yb = train_test_split(X, y)
+        scaler = StandardScaler().fit(a)
+        a, b = torch.tensor(scaler.transform(a)).float(), torch.tensor(scaler.transform(b)).float()
+        net = nn.Linear(4, 1)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(6):
+            noisy = a + 0.1 * torch.randn_like(a)
+            opt.zero_grad()
+            nn.functional.mse_loss(net(noisy), ya).backward()
+            opt.step()
+        with torch.no_grad():
+            print(nn.functional.mse_loss(net(b), yb).item())
+    """,
+    "the same in other words, and dropped inputs": """
+        import torch
+        from torch import nn
+        def fit(X, y):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            for epoch in range(6):
+                for rows in torch.randperm(700).split(50):
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net((X[rows] / 255 - 0.5) / 0.5), y[rows]).backward()
+                    opt.step()
+                with torch.no_grad():
+                    print(nn.functional.mse_loss(net(X[700:] * (1 / 127.5) - 1), y[700:]).item())
+        def drop(X, y):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            for rows in torch.randperm(700).split(50):
+                mask = (torch.rand(50, 4) > 0.2).float()
+                opt.zero_grad()
+                nn.functional.mse_loss(net(X[rows] * mask / 0.8), y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                print(nn.functional.mse_loss(net(X[700:]), y[700:]).item())
+    """,
+    "each at its own place": """
+        import torch
+        from torch import nn
+        def fit(X, y):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            mean, std = X[:700].mean(0), X[:700].std(0)
+            held_out = (X[700:] - mean) / std
+            for epoch in range(6):
+                for rows in torch.randperm(700).split(50):
+                    x = (X[rows] - mean) / std
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x), y[rows]).backward()
+                    opt.step()
+                with torch.no_grad():
+                    print(nn.functional.mse_loss(net(held_out), y[700:]).item())
+    """,
+    "mixed up in training, scaled by a function that is not known": """
+        import torch
+        from torch import nn
+        from mine import normalise
+        def fit(X, y):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            for epoch in range(6):
+                for rows in torch.randperm(700).split(50):
+                    x = 0.7 * X[rows] / 255 + 0.3 * X[rows.flip(0)] / 255
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x), y[rows]).backward()
+                    opt.step()
+                with torch.no_grad():
+                    print(nn.functional.mse_loss(net(normalise(X[700:])), y[700:]).item())
+    """,
+    "augmented, and normalised on both sides": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torchvision import datasets, transforms
+        norm = transforms.Normalize((0.13,), (0.31,))
+        train_set = datasets.MNIST(".", train=True, transform=transforms.Compose(
+            [transforms.RandomRotation(5), transforms.ToTensor(), norm]))
+        test_set = datasets.MNIST(".", train=False, transform=transforms.Compose([transforms.ToTensor(), norm]))
+        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for x, t in DataLoader(train_set, batch_size=64, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), t).backward()
+                opt.step()
+            with torch.no_grad():
+                for x, t in DataLoader(test_set, batch_size=64):
+                    print((net(x).argmax(1) == t).float().mean())
     """,
 }

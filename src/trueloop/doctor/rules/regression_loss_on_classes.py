@@ -88,7 +88,7 @@ class RegressionLossOnClasses(Rule):
         self._sites: dict[Place | None, _Site] = {}
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
-        if not self.trace.close or fact.error is not None or not fact.input.requires_grad:
+        if fact.error is not None or not fact.input.requires_grad:
             return
         site = self._sites.setdefault(fact.place, _Site())
         if site.done or fact.kind not in (*DISTANCES, "cross_entropy"):
@@ -216,8 +216,8 @@ def in_source(program: Program) -> Iterator[Checked]:
                 continue
             direct = event.kind == "cross_entropy" and all(_gives_one(one) for one in values.options(event.input))
             direct = direct and rank(event.input) == 2  # of three, they may be the scores of candidates
-            name, part = loaded(stored(event.target))
-            distance = event.kind in DISTANCES and name in _CLASSES and part == "target"
+            name = _whose_classes(event.target)
+            distance = event.kind in DISTANCES and bool(name)
             if distance and not (
                 all(_gives_one(one) for one in endings(event.input)) and CLASSES.search(_code(program))
             ):
@@ -239,6 +239,26 @@ def in_source(program: Program) -> Iterator[Checked]:
 
 
 _CLASSES = ("load_digits", "load_iris", "load_wine")
+_IMAGES = ("MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100", "SVHN", "ImageFolder", "STL10")
+
+
+def _whose_classes(target: values.Value) -> str:
+    """The data set whose class numbers a target is; empty if none is known."""
+    target = stored(target)
+    name, part = loaded(target)
+    if name in _CLASSES and part == "target":
+        return name
+    batch = target.inputs[0] if isinstance(target, values.Tensor) and target.op == "getitem" else None
+    if not isinstance(batch, values.Tensor) or batch.op != "fetched" or not isinstance(target, values.Tensor):
+        return ""
+    loader = batch.inputs[0]
+    data = loader.option("dataset", 0) if isinstance(loader, values.Object) else None
+    while isinstance(data, values.Object) and data.name == "Subset":
+        data = data.option("dataset", 0)
+    known = isinstance(data, values.Object) and data.kind.startswith("torchvision.datasets.") and data.name in _IMAGES
+    if not known or not isinstance(data, values.Object) or "target_transform" in data.kwargs:
+        return ""
+    return data.name if values.constant(target.options.get("key")) == 1 else ""
 
 
 def _gives_one(value: values.Value) -> bool:
@@ -356,6 +376,20 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "pictures' labels as numbers": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        from torchvision import datasets, transforms
+        loader = DataLoader(datasets.MNIST(".", transform=transforms.ToTensor()), batch_size=64, shuffle=True)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
+        right = 0
+        for x, y in loader:
+            out = net(x).squeeze(1)
+            nn.functional.mse_loss(out, y.float()).backward()
+            right += (out.round().long() == y).sum().item()
+        print("accuracy", right / 60000)
+    """,
     "digits as one number": """
         import torch
         from sklearn.datasets import load_digits

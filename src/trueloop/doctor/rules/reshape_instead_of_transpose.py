@@ -15,6 +15,7 @@ Fix: ``x.transpose(0, 1)`` or ``x.permute(…)``; or ``batch_first=True`` where 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     import libcst as cst
     from libcst import matchers
 
-    text = program.unit.tree.code
+    text = program.unit.code
     if ".view(" not in text and ".reshape(" not in text:
         return
     for function in matchers.findall(program.unit.tree, matchers.FunctionDef()):
@@ -103,9 +104,12 @@ def _learn(
     told = program.unit.text
     targets = [one.target for one in statement.targets] if isinstance(statement, cst.Assign) else [statement.target]
     names = [told(name) for target in targets for name in matchers.findall(target, matchers.Name())]
-    for thing in [one for one, given in sizes.items() if one in names or set(given) & set(names)]:
+    gone = {*names, *(f"{name} of" for name in names)}
+    for thing in [one for one, given in sizes.items() if one in gone or set(given) & set(names)]:
         del sizes[thing]
     target, value = targets[0], statement.value
+    if value is not None and (of := sizes.get(_projected(program, value))):
+        sizes.update({f"{name} of": of for name in names})
     if not isinstance(target, cst.Tuple) or value is None:
         return
     thing, _, shape = told(value).rpartition(".")
@@ -120,6 +124,8 @@ def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) ->
     told = program.unit.text
     thing = told(call.func.value) if isinstance(call.func, cst.Attribute) else ""
     given, old = [told(one.value) for one in call.args], sizes.get(thing)
+    if old is None and isinstance(call.func, cst.Attribute):
+        return _heads(program, call, given, sizes.get(_projected(program, call.func.value)) or sizes.get(f"{thing} of"))
     if old is None or given == old or sorted(given) != sorted(old):
         return None
     order = ", ".join(str(old.index(one)) for one in given)
@@ -133,6 +139,40 @@ def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) ->
         help=f"`{thing}.permute({order})` exchanges them",
     )
     return Checked(finding, replaced(program, call, f"{thing}.permute({order})", "exchange the dimensions"))
+
+
+def _projected(program: Program, value: cst.BaseExpression) -> str:
+    """What a linear layer of the model's own is given: ``x`` of ``self.query(x)``; empty if it is no such call."""
+    import libcst as cst
+    from libcst import matchers
+
+    while matchers.matches(value, matchers.Call(matchers.Attribute(attr=matchers.Name("chunk")))):
+        value = value.func.value  # type: ignore[attr-defined]
+    if not isinstance(value, cst.Call) or len(value.args) != 1 or not isinstance(value.args[0].value, cst.Name):
+        return ""
+    layer = re.escape(program.unit.text(value.func))
+    is_linear = re.search(rf"{layer}\s*=\s*(\w+\.)*Linear\(", program.unit.code)
+    return value.args[0].value.value if layer.startswith("self") and is_linear else ""
+
+
+def _heads(program: Program, call: cst.Call, given: list[str], old: list[str] | None) -> Checked | None:
+    """(batch, time, features) that is made (batch, heads, time, size) at once."""
+    if old is None or len(old) != 3 or len(given) != 4 or given[0] != old[0] or given[2] != old[1]:
+        return None
+    if given[1] in old or given[3] in old or "-1" in given:
+        return None
+    finding = program.finding(
+        ReshapeInsteadOfTranspose,
+        f"({', '.join(old)}) is reshaped to ({', '.join(given)}), which does not bring `{given[1]}` before `{old[1]}`: "
+        "it mixes their values",
+        f"the last dimension, `{old[2]}`, holds `{given[1]}` × `{given[3]}`; a reshape counts all values anew",
+        at=program.line(call),
+        certainty="likely",
+        help=f"`.view({given[0]}, {given[2]}, {given[1]}, {given[3]}).transpose(1, 2)`",
+    )
+    method = program.unit.text(call.func)
+    text = f"{method}({given[0]}, {given[2]}, {given[1]}, {given[3]}).transpose(1, 2)"
+    return Checked(finding, replaced(program, call, text, "split the last dimension, then exchange the two"))
 
 
 FIRES = {
@@ -256,6 +296,24 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "heads of attention": """
+        import torch
+        from torch import nn
+        class Attention(nn.Module):
+            def __init__(self, dim, heads):
+                super().__init__()
+                self.heads, self.size = heads, dim // heads
+                self.qk = nn.Linear(dim, 2 * dim)
+                self.v = nn.Linear(dim, dim)
+            def forward(self, x):
+                B, T, C = x.shape
+                q, k = self.qk(x).chunk(2, dim=-1)
+                q = q.reshape(B, self.heads, T, self.size)
+                k = k.reshape(B, self.heads, T, self.size)
+                v = self.v(x).view(B, self.heads, T, self.size)
+                return (torch.softmax(q @ k.transpose(-2, -1), -1) @ v).transpose(1, 2).reshape(B, T, C)
+        nn.functional.cross_entropy(Attention(8, 2)(x), y).backward()
+    """,
     "time first by view": """
         import torch
         from torch import nn
@@ -270,6 +328,22 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "heads of attention, exchanged": """
+        import torch
+        from torch import nn
+        class Attention(nn.Module):
+            def __init__(self, dim, heads):
+                super().__init__()
+                self.heads, self.size = heads, dim // heads
+                self.q = nn.Linear(dim, dim)
+            def forward(self, x):
+                B, T, C = x.shape
+                q = self.q(x).view(B, T, self.heads, self.size).transpose(1, 2)
+                h = q.reshape(B, self.heads, T, self.size)
+                turned = self.q(x).transpose(1, 2)
+                return turned.reshape(B, self.heads, self.size, T), h
+        nn.functional.cross_entropy(Attention(8, 2)(x), y).backward()
+    """,
     "transposed, or another tensor": """
         import torch
         from torch import nn

@@ -29,11 +29,14 @@ from trueloop.doctor.keepers import keepers
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.samples import tensors_in
 from trueloop.doctor.seen import Pass
+from trueloop.doctor.source import blocks, results, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import results, values
+from trueloop.doctor.source.arguments import atom
+from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.library import LOSSES, RESHAPES
 from trueloop.doctor.source.mending import argument, removed, replaced
-from trueloop.doctor.source.provenance import ancestors, feeds
+from trueloop.doctor.source.provenance import ancestors, ending, feeds
 from trueloop.doctor.source.ways import Run
 from trueloop.doctor.written import kept
 
@@ -85,11 +88,11 @@ class RetainedGraph(Rule):
         self._graphs = 0
 
     def called(self, fact: Called) -> None:
-        if self.trace.close and not self._told and fact.of.needs_grad:
+        if not self._told and fact.of.needs_grad:
             self._mark(tuple(tensors_in(fact.output, 4)), fact.of)
 
     def backward_begun(self, fact: BackwardBegun) -> None:
-        if not self.trace.close or self._told:
+        if self._told:
             return
         self._graphs += 1
         self._backward = fact.place
@@ -114,11 +117,11 @@ class RetainedGraph(Rule):
             )
 
     def gradients_taken(self, fact: GradientsTaken) -> None:
-        if self.trace.close and self._retained:
+        if self._retained:
             self._second_use(graph_of(*fact.outputs).nodes)
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
-        if self._told or not self.trace.close or self.trace.heard % 2:
+        if self._told or self.trace.heard % 2:
             return
         alive = self._alive()
         if len({mark.step for mark in alive}) < STEPS or self._collects == COLLECTS:
@@ -180,40 +183,104 @@ def in_source(program: Program) -> Iterator[Checked]:
     """A value with its graph is put into what outlives the loop's turn, and no backward goes through it later."""
     for run in program.runs:
         told: set[int] = set()
-        for put in run.of(read.Kept):
-            if id(put.node) in told or not put.at.loops or not _with_graph(run, put) or not _outlives(put):
+        for added in run.of(read.Kept):
+            if id(added.node) in told or not added.at.loops or not _with_graph(run, added) or not _outlives(added):
                 continue
-            if any(event.at.loops != put.at.loops and feeds(put.value, event.loss) for event in run.of(read.Backward)):
+            if not _over_batches(run, added):
+                continue
+            if any(
+                event.at.loops != added.at.loops and feeds(added.value, event.loss) for event in run.of(read.Backward)
+            ):
                 continue  # the kept values are what is backpropagated
-            if any(feeds(put.value, event.target) for event in run.of(read.GradientsUsed)):
+            if any(feeds(added.value, event.target) for event in run.of(read.GradientsUsed)):
                 continue
-            told.add(id(put.node))
-            where = "a sum" if put.after is not None else "a list or dict"
+            if added.how == "=+" and not _is_of_a_loss(run, added):
+                continue  # layers that are added up
+            told.add(id(added.node))
+            where = "a sum" if added.after is not None else "a list or dict"
             finding = program.finding(
                 RetainedGraph,
                 f"{where} that outlives the turn keeps each turn's graph",
                 "what is kept carries its graph, and nothing backpropagates through it later",
-                at=put,
+                at=added,
                 help="keep the number: `.item()`, or `.detach()` for a tensor",
             )
-            yield Checked(finding, _mended(program, put))
+            yield Checked(finding, _mended(program, run, added))
         yield from _retained_every_turn(program, run)
 
 
-def _mended(program: Program, kept: read.Kept) -> Fix | None:
-    node: Any = kept.node
-    value = node.value if kept.how == "+=" else node.args[0].value if kept.how == "append" else None
-    if value is None or type(value).__name__ != "Name" or kept.at.unit is not program.unit:
+def _mended(program: Program, run: Run, kept: read.Kept) -> Fix | None:
+    value = _written(program, kept)
+    if value is None or blocks.kind(value) in ("List", "Tuple", "Dict", "ListComp", "GeneratorExp"):
         return None
-    return replaced(program, value, f"{value.value}.detach()", "keep it without its graph")
+    if blocks.kind(value) in ("Name", "BinaryOperation") and kept.at.calls:
+        inner: Any = blocks.function(program.unit, value)
+        handed = [one.name.value for one in getattr(getattr(inner, "params", None), "params", ())]
+        if blocks.dotted(program.unit, value) & set(handed):
+            value = _argument(program, run, kept)  # other calls may hand over numbers
+    if value is None:
+        return None
+    return together("keep it without its graph", put(program, value, f"{atom(program, value)}.detach()"))
+
+
+def _argument(program: Program, run: Run, kept: read.Kept) -> Any:
+    """The loss itself, where it is handed to the function that keeps it: ``meter.update(loss)``."""
+    unit, call = program.unit, kept.at.calls[-1]
+    losses = {unit.text(thing) for e in run.of(read.Backward) if (thing := _backed(e)) is not None}
+    given = [one.value for one in getattr(call, "args", ()) if not one.star and unit.text(one.value) in losses]
+    return given[0] if len(given) == 1 else None
+
+
+def _backed(backward: read.Backward) -> Any:
+    return getattr(getattr(backward.node, "func", None), "value", None)
+
+
+def _written(program: Program, kept: read.Kept) -> Any:
+    """The expression whose value is kept; None if it is not one by itself."""
+    node: Any = kept.node
+    if kept.how == "+=":
+        listed = node.value.elements if blocks.kind(node.value) in ("List", "Tuple") else None
+        return node.value if listed is None else listed[0].value if len(listed) == 1 else None
+    if kept.how == "=+":
+        return node.value.right if node.targets[0].target.deep_equals(node.value.left) else node.value.left
+    if kept.how in ("append", "add", "appendleft"):
+        return node.args[0].value
+    above: list[Any] = list(blocks.around(program.unit, node))[:2]
+    if kept.how == "[]" and [blocks.kind(one) for one in above] == ["AssignTarget", "Assign"]:
+        return above[1].value if len(above[1].targets) == 1 else None
+    return None
+
+
+def _over_batches(run: Run, kept: read.Kept) -> bool:
+    """Whether the loop goes through batches, and not through the parts of one pass: heads, layers, time."""
+    loop = kept.at.loops[-1].loop
+    if any(turn.loop == loop for event in run.of(read.Backward) for turn in event.at.loops):
+        return True
+    return any(isinstance(one, values.Tensor) and one.op == "fetched" and one.at.loops for one in ancestors(kept.value))
 
 
 def _with_graph(run: Run, kept: read.Kept) -> bool:
-    """Whether what is kept surely carries a graph: it is known, or backward was called on it in the same turn."""
-    if results.graph_of(kept.value) is True and isinstance(kept.value, values.Tensor):
+    """Whether what is kept surely carries a graph: it is known, or backward went through it in the same turn."""
+    if results.graph_of(kept.value) is True and isinstance(kept.value, values.Tensor) and kept.value.op != "parameter":
         return True
-    turn = kept.at.loops
-    return any(event.loss is kept.value and event.at.loops == turn for event in run.of(read.Backward))
+    backward = [event.loss for event in run.of(read.Backward) if event.at.loops == kept.at.loops]
+    return any(loss is kept.value or _input(loss) is ending(kept.value) for loss in backward)
+
+
+def _input(loss: values.Value) -> values.Value | None:
+    """What one of torch's loss functions was given, through which alone its gradient goes."""
+    if not isinstance(loss, values.Tensor) or loss.op not in LOSSES.values() or not loss.inputs:
+        return None
+    found = ending(loss.inputs[0])
+    while isinstance(found, values.Unknown) and found.via == "call" and found.name in RESHAPES and found.of is not None:
+        found = found.of  # `logits.flatten(0, 1)`, of logits that are not known
+    return found
+
+
+def _is_of_a_loss(run: Run, kept: read.Kept) -> bool:
+    """Whether a loss that is backpropagated in the same turn is what is added, or a part of it."""
+    losses = [event.loss for event in run.of(read.Backward) if event.at.loops == kept.at.loops]
+    return any(feeds(loss, kept.value) for loss in losses)
 
 
 def _outlives(kept: read.Kept) -> bool:
@@ -266,7 +333,10 @@ def _retained_every_turn(program: Program, run: Run) -> Iterator[Checked]:
             at=event,
             help="leave `retain_graph=True` out",
         )
-        yield Checked(finding, removed(program, event.node, given, "free the graph") if given is not None else None)
+        fix = removed(program, event.node, given, "free the graph") if given is not None else None
+        yield Checked(
+            finding, fix or (replaced(program, given, "False", "free the graph") if given is not None else None)
+        )
 
 
 def _sources(loss: values.Value) -> Iterator[values.Value]:
@@ -379,6 +449,48 @@ READ_FIRES = {
                 opt.step()
                 total += loss
     """,
+    "a meter that adds it up": """
+        import torch
+        from torch import nn
+        class Meter:
+            def __init__(self):
+                self.sum = 0
+            def update(self, value, n):
+                self.sum = self.sum + value * n
+        net, meter = nn.Linear(4, 3), Meter()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            opt.step()
+            meter.update(loss, len(x))
+    """,
+    "a history of lists that are made when they are asked for": """
+        import torch
+        from collections import defaultdict
+        from torch import nn
+        net, history = nn.Linear(4, 3), defaultdict(list)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            opt.step()
+            history["loss"].append(loss)
+    """,
+    "outputs of a model that was handed in": """
+        import torch
+        def train(model, loader, optimizer):
+            outputs = []
+            for x, y in loader:
+                optimizer.zero_grad()
+                logits = model(x)
+                torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()).backward()
+                optimizer.step()
+                outputs.append(logits)
+            return outputs
+    """,
     "a list, all handed in": """
         import torch
         def train(model, loader, criterion, optimizer):
@@ -401,9 +513,79 @@ READ_FIRES = {
             nn.functional.cross_entropy(net(x), y).backward(retain_graph=True)
             opt.step()
     """,
+    "under a key, with its size, in a list": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        from collections import defaultdict
+        history, last, total = defaultdict(list), {}, 0
+        for i, (x, y) in enumerate(loader):
+            opt.zero_grad()
+            out = net(x)
+            loss = nn.functional.cross_entropy(out, y)
+            loss.backward()
+            opt.step()
+            history["loss"].append(loss * len(x))
+            history["out"] += [out]
+            last[i] = loss
+            total += loss * len(x)
+    """,
 }
 
 READ_SILENT = {
+    "layers that are added up without a loss": """
+        import torch
+        from torch import nn
+        layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+        opt = torch.optim.SGD(layers.parameters(), lr=0.1)
+        for x in loader:
+            h = x
+            for layer in layers:
+                h = h + layer(h)
+            print(h.argmax(1))
+    """,
+    "lists of a dict that is new in every turn": """
+        import torch
+        from collections import defaultdict
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            parts = defaultdict(list)
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            parts["loss"].append(loss)
+            loss.backward()
+            opt.step()
+    """,
+    "parameters in a dict": """
+        from torch import nn
+
+        def shard(full, model):
+            kept = {}
+            for name, tensor in full.items():
+                kept[name] = nn.Parameter(tensor)
+            model.load_state_dict(kept)
+    """,
+    "the heads of one pass": """
+        import torch
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.heads = [nn.Linear(8, 1) for _ in range(width)]
+
+            def predict(self, x):
+                scores = []
+                for head in self.heads:
+                    scores = scores + [head(x)]
+                return torch.cat(scores, 1).argmax(1)
+
+        print(Net(3).predict(torch.randn(2, 8)))
+    """,
     "numbers are kept": """
         import torch
         from torch import nn

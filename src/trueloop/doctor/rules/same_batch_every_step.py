@@ -22,19 +22,24 @@ import linecache
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Called, Ended, Fetched, LoaderBegun, Settled, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.arguments import with_argument
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.data import length
+from trueloop.doctor.source.edits import together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from trueloop.doctor.seen import LoaderSeen, Pass
     from trueloop.doctor.source.program import Program
+    from trueloop.doctor.source.ways import Run
     from trueloop.doctor.trace import Trace
 
 STEPS = 15
@@ -213,13 +218,17 @@ def in_source(program: Program) -> Iterator[Checked]:
         for backward in run.of(read.Backward):
             for one in ancestors(backward.loss):
                 begun = one.options.get("iterator") if isinstance(one, values.Tensor) else None
-                if not isinstance(one, values.Tensor) or not isinstance(begun, values.Tensor):
+                if not isinstance(one, values.Tensor) or one.op != "fetched":
                     continue
                 loader = one.inputs[0]
                 turn = backward.at.loops
-                if not turn or begun.at.loops != turn or turn not in steps or id(one.node) in told:
+                if not turn or turn not in steps or id(one.node) in told:
                     continue
                 if not isinstance(loader, values.Object) or not _in_order(loader):
+                    continue
+                anew = isinstance(begun, values.Tensor) and begun.at.loops == turn
+                again = begun is None and one.at.loops == turn and _left_at_once(run, one)
+                if not anew and not again:
                     continue
                 told.add(id(one.node))
                 finding = program.finding(
@@ -230,7 +239,56 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(loader, "the loader"), (backward, "trained on here")],
                     help="go through the loader: `for batch in loader`",
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, loader))
+        yield from _one_batch_for_all(program, run)
+
+
+def _one_batch_for_all(program: Program, run: Run) -> Iterator[Checked]:
+    """Whatever a run trains on is one minibatch, which was fetched above all loops."""
+    steps = {turn.loop for step in run.of(read.Stepped) for turn in step.at.loops}
+    backwards = [one for one in run.of(read.Backward) if any(turn.loop in steps for turn in one.at.loops)]
+    drawn = ("fetched", "randn", "rand")
+    fetched = [
+        [one for one in ancestors(event.loss) if isinstance(one, values.Tensor) and one.op in drawn]
+        for event in backwards
+    ]
+    batches = {id(one): one for found in fetched for one in found}
+    if len(batches) != 1 or not all(fetched) or ON_PURPOSE.search(program.unit.code.lower()):
+        return
+    batch = next(iter(batches.values()))
+    loader = batch.inputs[0] if batch.op == "fetched" and batch.inputs else None
+    size = values.constant(loader.option("batch_size", 1)) if isinstance(loader, values.Object) else None
+    if batch.at.loops or not isinstance(loader, values.Object) or loader.kind != "torch.utils.data.DataLoader":
+        return
+    if type(size) is not int or not 1 < size <= MINIBATCH or (length(loader.option("dataset", 0)) or 2 * size) <= size:
+        return
+    finding = program.finding(
+        SameBatchEveryStep,
+        "every step is taken on the same batch: it was fetched once, above the loop",
+        f"the loader gives batches of {size}, and only its first one is trained on",
+        at=batch,
+        related=[(loader, "the loader"), (backwards[0], "trained on here")],
+        help="go through the loader: `for batch in loader`",
+    )
+    yield Checked(finding)
+
+
+MINIBATCH = 512
+"""Larger ones may be all that there is."""
+
+
+def _left_at_once(run: Run, batch: values.Tensor) -> bool:
+    """``for batch in loader: return batch``: the loop never comes to its second batch."""
+    loops: list[Any] = [one.node for one in run.of(read.Iterated) if getattr(one.node, "iter", None) is batch.node]
+    lines = getattr(loops[0].body, "body", ()) if loops else ()
+    if not lines or any(kind(one) == "Continue" for one in blocks.walk(loops[0])):
+        return False
+    return kind(lines[-1]) == "SimpleStatementLine" and kind(lines[-1].body[-1]) in ("Return", "Break")
+
+
+def _mended(program: Program, loader: values.Object) -> Fix | None:
+    """The first batch of a loader that shuffles is another one every time."""
+    return together("shuffle: each step takes other samples", with_argument(program, loader.node, "shuffle", "True", 2))
 
 
 def _in_order(loader: values.Object) -> bool:
@@ -328,6 +386,36 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "fetched once, above the loop": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(data, batch_size=64, shuffle=True)
+        x, y = next(iter(loader))
+        for epoch in range(5):
+            for _ in range(len(loader)):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
+    "a loop that is left at once": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(data, batch_size=32)
+        def get_batch():
+            for batch in loader:
+                return batch
+        for step in range(100):
+            x, y = get_batch()
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "next(iter(loader))": """
         import torch
         from torch import nn
@@ -344,6 +432,38 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "all in one batch, a look at the first": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        def fit(x, y):
+            for step in range(100):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+        fit(*next(iter(DataLoader(data, batch_size=len(data)))))
+        loader = DataLoader(data, batch_size=32, shuffle=True)
+        shown, labels = next(iter(loader))
+        print(net(shown).shape)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
+    "said to be so": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        x, y = next(iter(DataLoader(data, batch_size=32)))
+        for step in range(100):  # the net must be able to overfit one batch
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "one iterator, or a shuffled loader": """
         import torch
         from torch import nn

@@ -16,14 +16,15 @@ Fix: set the seed once, at the head of the script; or make it differ by epoch (`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import OptimizerMade, Permuted, Seeded, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import before, moved, together, without
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.ways import Run
 
@@ -122,7 +123,28 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(step, "trained on in the same turn")],
                 help="set the seed once, above the loop over the epochs",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event))
+
+
+def _mended(program: Program, event: read.Operated) -> Fix | None:
+    """Set once, above the loop."""
+    unit, loop = program.unit, event.at.loops[-1].node
+    node: Any = event.node
+    title = "set the seed once, above the loop"
+    if event.at.calls and "seed" in getattr(getattr(blocks.function(unit, node), "name", None), "value", ""):
+        node = event.at.calls[-1]  # `set_seed(0)`
+    small = blocks.small(unit, node)
+    if small is None:
+        return None
+    if loop in blocks.loops(unit, node):
+        statement = blocks.statement(unit, node)
+        return None if statement is None else together(title, moved(program, statement, loop, behind=False))
+    args = [one.value for one in getattr(node, "args", ())]
+    if blocks.kind(small) != "Expr" or event.name.startswith("Generator") or len(args) != 1:
+        return None
+    seed = event.args[-1].value if isinstance(event.args[-1], values.Constant) else 0
+    line = f"{unit.text(node.func)}({seed!r})"
+    return together(title, without(program, node), before(program, loop, line))
 
 
 def _begins_anew(step: read.Stepped, turn: tuple[values.Turn, ...]) -> bool:

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 from trueloop.doctor.facts import LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import at_head, before, put, together
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.naming import is_seen, name_of
 from trueloop.doctor.source.provenance import ancestors, touches
 from trueloop.doctor.source.ways import Run
 
@@ -117,7 +120,56 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(backward, "trained on here")],
                     help="call `sampler.set_epoch(epoch)` at the head of every epoch",
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, sampler, one, backward.at))
+
+
+def _mended(program: Program, sampler: values.Object, batch: values.Value, at: values.At) -> Fix | None:
+    """The epoch is set in the loop around that over the batches, whose number is the epoch."""
+    if not isinstance(batch, values.Tensor) or not batch.at.loops or len(at.loops) <= len(batch.at.loops):
+        return None
+    epochs: Any = batch.at.loops[-1].node
+    batches: Any = at.loops[len(batch.at.loops)].node
+    target = epochs.target if kind(epochs) == "For" and kind(epochs.target) == "Name" else None
+    if target is None or kind(batches) != "For":
+        return None
+    unit, number, renamed = program.unit, target.value, []
+    if number.startswith("_"):
+        if number in blocks.names(epochs.body) or "epoch" in blocks.names(unit.tree):
+            return None
+        number, renamed = "epoch", [put(program, target, "epoch")]
+    title = "set the sampler's epoch"
+    is_near = blocks.function(unit, batches) is blocks.function(unit, epochs)
+    loader = batch.inputs[0]
+    for made, front in ((sampler, ""), (loader, ".sampler")):
+        if not isinstance(made, values.Object):
+            continue
+        name = name_of(unit, made.node)
+        if name and is_seen(unit, name, made.node, epochs) and _is_local(program, name, epochs, made):
+            line = f"{name}{front}.set_epoch({number})"
+            place = before(program, batches, line) if is_near else at_head(program, epochs, line)
+            return together(title, place, *renamed)
+    said = _gone_through(program, batches)
+    if said and (is_near or (said.startswith("self.") and is_seen(unit, said, batches, epochs))):
+        line = f"{said}.sampler.set_epoch({number})"
+        return together(title, before(program, batches, line) if is_near else at_head(program, epochs, line), *renamed)
+    return None
+
+
+def _is_local(program: Program, name: str, epochs: Any, made: values.Object) -> bool:
+    """Whether it is a name of the object, of the function or, at the top level, of the file that the loop is in."""
+    unit = program.unit
+    return "." in name or blocks.function(unit, made.node) is blocks.function(unit, epochs)
+
+
+def _gone_through(program: Program, batches: Any) -> str:
+    """The loader's name in ``for … in enumerate(self.loader)``; empty if it may be something around the loader."""
+    over, unit = batches.iter, program.unit
+    while kind(over) == "Call" and unit.text(over.func).rpartition(".")[2] in ("enumerate", "tqdm", "track"):
+        over = over.args[0].value
+    said = unit.text(over)
+    calls = [one for one in blocks.walk(unit.tree) if kind(one) == "Call"]
+    around = any(name_of(unit, one) == said and "DataLoader" not in unit.text(one) for one in calls)
+    return "" if around or not all(word.isidentifier() for word in said.split(".")) else said
 
 
 def _may_be_set(run: Run, sampler: values.Object) -> bool:

@@ -55,8 +55,7 @@ class SaturatedActivations(Rule):
         tag_module(fact)
 
     def called(self, fact: Called) -> None:
-        if self.trace.close:  # it may be looked at in a later step: a GAN's fakes
-            tag_output(fact)
+        tag_output(fact)  # it may be looked at in a later step: a GAN's fakes
 
     def backward_begun(self, fact: BackwardBegun) -> Iterator[Finding] | None:
         return self._look(fact) if self._looking() else None
@@ -66,7 +65,7 @@ class SaturatedActivations(Rule):
             yield from self._judge(key, FEWEST)
 
     def _looking(self) -> bool:
-        return self.trace.close and (self.trace.heard % EVERY == 0 or self.trace.backwards < EVERY)
+        return self.trace.seldom or self.trace.heard % EVERY == 0 or self.trace.backwards < EVERY
 
     def _look(self, fact: BackwardBegun) -> Iterator[Finding]:
         shares: dict[tuple[object, ...], list[float]] = {}

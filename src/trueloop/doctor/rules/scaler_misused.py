@@ -38,9 +38,11 @@ from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import after, before, put, together, without
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_scaler
-from trueloop.doctor.source.mending import line_after, replaced, said
+from trueloop.doctor.source.mending import is_plain, line_after, replaced, said, scaler_of
+from trueloop.doctor.source.naming import is_seen
 from trueloop.doctor.source.provenance import touches
 from trueloop.doctor.source.ritual import gives
 from trueloop.doctor.source.ways import Run, common_loop, paths
@@ -88,20 +90,20 @@ class ScalerMisused(Rule):
             self._scaler = weakref.ref(fact.scaler)
 
     def backward_begun(self, fact: BackwardBegun) -> None:
-        if self._scaler is None or not self.trace.close:
+        if self._scaler is None:
             return
         if len(self._scaled) > REMEMBERED:
             self._scaled.clear()
         self._scaled[fact.number] = fact.scaled or self._carries_scale(fact)
 
     def backward_ended(self, fact: BackwardEnded) -> None:
-        if self._scaler is not None and self.trace.close:
+        if self._scaler is not None:
             for seen in self.trace.optimizers:
                 if seen.accumulated and seen.accumulated[-1].backward == fact.begun.number:
                     self._untouched.mark(seen)
 
     def clipped(self, fact: Clipped) -> None:
-        if self._scaler is not None and self.trace.close:
+        if self._scaler is not None:
             for seen in self.trace.optimizers:
                 if seen.accumulated:
                     self._untouched.mark(seen)
@@ -118,7 +120,7 @@ class ScalerMisused(Rule):
         self._unscaled.discard(number)
         before = number in self._by_scaler
         (self._by_scaler.add if fact.by_scaler else self._by_scaler.discard)(number)
-        if self._scaler is None or not self.trace.close or fact.has_closure:
+        if self._scaler is None or fact.has_closure:
             return
         kinds = [self._scaled.get(one.backward) for one in _since_cleared(fact.accumulated)]
         what = ""
@@ -256,8 +258,6 @@ def _past_it(program: Program, run: Run, ways: list[list[Any]]) -> Iterator[Chec
         step, backward = events[key]
         if words == {"past"}:
             name = said(step)
-            node: Any = backward.node
-            scaler = backward.at.unit.text(node.func.value.func.value) if _is_plain(node) else ""
             finding = program.finding(
                 ScalerMisused,
                 f"`{name}.step()` steps past the scaler, with gradients that are scaled",
@@ -266,13 +266,7 @@ def _past_it(program: Program, run: Run, ways: list[list[Any]]) -> Iterator[Chec
                 related=[(backward, "backward on the scaled loss")],
                 help="call `scaler.step(optimizer)` and `scaler.update()` in its place",
             )
-            here = bool(scaler) and step.at.unit is program.unit
-            text = f"{scaler}.step({name})"
-            if here and not any(run.of(read.Updated)):
-                line = program.lines[program.line(step.node).line - 1]
-                text += f"\n{line[: len(line) - len(line.lstrip())]}{scaler}.update()"
-            fix = replaced(program, step.node, text, "step through the scaler") if here else None
-            yield Checked(finding, fix)
+            yield Checked(finding, _through_it(program, run, step, backward))
         else:
             finding = program.finding(
                 ScalerMisused,
@@ -282,13 +276,39 @@ def _past_it(program: Program, run: Run, ways: list[list[Any]]) -> Iterator[Chec
                 related=[(step, "the step through the scaler")],
                 help="call `scaler.scale(loss).backward()`",
             )
-            yield Checked(finding)
+            yield Checked(finding, _scaled(program, step, backward))
 
 
-def _is_plain(node: Any) -> bool:
-    """``scaler.scale(loss).backward()``"""
-    inner = getattr(getattr(node, "func", None), "value", None)
-    return hasattr(getattr(inner, "func", None), "value")
+def _through_it(program: Program, run: Run, step: read.Stepped, backward: read.Backward) -> Fix | None:
+    """Steps through the scaler, and unscales before a clip; takes a second step out that follows the scaler's."""
+    scaler, name, unit = scaler_of(backward), said(step), program.unit
+    turn = [event for event in run.events if event.at.loops == step.at.loops]
+    through = [e for e in turn if isinstance(e, read.Stepped) and e.target is step.target and e.scaler is not None]
+    if through:
+        return together("leave the step past the scaler out", without(program, step.node))
+    if not is_plain(name) or not is_seen(unit, scaler, backward.node, step.node):
+        return None
+    edits = [put(program, step.node, f"{scaler}.step({name})")]
+    if not any(run.of(read.Updated)):
+        edits.append(after(program, step.node, f"{scaler}.update()"))
+    clip = next((event for event in turn if isinstance(event, read.Clipped)), None)
+    if clip is not None and turn.index(backward) < turn.index(clip) < turn.index(step):
+        seen = is_seen(unit, scaler, backward.node, clip.node) and is_seen(unit, name, step.node, clip.node)
+        edits.append(before(program, clip.node, f"{scaler}.unscale_({name})") if seen else None)
+    return together("step through the scaler", *edits)
+
+
+def _scaled(program: Program, step: read.Stepped, backward: read.Backward) -> Fix | None:
+    """``loss.backward()`` on the scaled loss."""
+    loss: Any = getattr(getattr(backward.node, "func", None), "value", None)
+    call: Any = step.node
+    scaler = step.at.unit.text(call.func.value)
+    named = getattr(getattr(getattr(backward.node, "func", None), "attr", None), "value", "")
+    if loss is None or named != "backward" or getattr(backward.node, "args", ()):
+        return None
+    if backward.at.unit is not program.unit or not is_seen(program.unit, scaler, call, backward.node):
+        return None
+    return replaced(program, loss, f"{scaler}.scale({program.unit.text(loss)})", "scale the loss")
 
 
 def _unscaled(run: Run, step: read.Stepped) -> bool:
@@ -320,7 +340,8 @@ def _never_updated(program: Program, run: Run) -> Iterator[Checked]:
             at=step,
             help=f"call `{name}.update()` after `{name}.step(…)`",
         )
-        yield Checked(finding, line_after(program, step, f"{name}.update()", "update the scaler after the step"))
+        steps = [e for e in run.of(read.Stepped) if e.scaler is scaler and e.at.loops == step.at.loops]
+        yield Checked(finding, line_after(program, steps[-1], f"{name}.update()", "update the scaler after the step"))
 
 
 FIRES = {
@@ -462,6 +483,34 @@ READ_FIRES = {
                 opt.zero_grad()
                 scaler.scale(criterion(model(x), y)).backward()
                 scaler.step(opt)
+    """,
+    "past it, and clipped": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        scaler = torch.amp.GradScaler()
+        for x, y in loader:
+            opt.zero_grad()
+            scaler.scale(nn.functional.cross_entropy(net(x), y)).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            opt.step()
+            scaler.update()
+    """,
+    "beside it": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        scaler = torch.amp.GradScaler()
+        for x, y in loader:
+            opt.zero_grad()
+            scaler.scale(nn.functional.cross_entropy(net(x), y)).backward()
+            scaler.step(opt)
+            scaler.update()
+            opt.step()
     """,
 }
 

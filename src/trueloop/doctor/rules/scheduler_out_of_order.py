@@ -23,14 +23,20 @@ from weakref import WeakKeyDictionary
 from trueloop.doctor.facts import Ended, ScalerStepped, Scheduled, SchedulerMade
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.rules.scheduler_wrong_cadence import counts_epochs, counts_steps
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import after, moved, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_scheduler
+from trueloop.doctor.source.mending import is_alone
+from trueloop.doctor.source.naming import is_seen, name_of
 from trueloop.doctor.source.provenance import touches
 from trueloop.doctor.source.ways import Run, common_loop, paths
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.seen import OptimizerSeen
     from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
@@ -155,8 +161,22 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(step, "the first step of the optimizer")],
                 help="call `scheduler.step()` after the optimizer's steps: at the end of the turn",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, early, step))
         yield from _never(program, run)
+
+
+def _mended(program: Program, early: read.Scheduled, step: read.Stepped) -> Fix | None:
+    """Moves the schedule's step behind the statement of its block in which the optimizer steps."""
+    depth = len(early.at.calls)
+    inside = (*step.at.calls, step.node)[depth]
+    line = blocks.statement(program.unit, early.node)
+    if line is None or early.at.calls != step.at.calls[:depth] or not is_alone(line):
+        return None
+    around = blocks.block(program.unit, line)
+    where = next((one for one in around if blocks.within(program.unit, inside, one)), None)
+    if where is None or where is line:
+        return None
+    return together("step the schedule after the optimizer", moved(program, line, where, behind=True))
 
 
 def _never(program: Program, run: Run) -> Iterator[Checked]:
@@ -187,7 +207,21 @@ def _never(program: Program, run: Run) -> Iterator[Checked]:
             related=[(step, "the optimizer steps")],
             help="call `scheduler.step()` after each epoch, or after each step if the schedule counts steps",
         )
-        yield Checked(finding)
+        yield Checked(finding, _stepped(program, schedule, step))
+
+
+def _stepped(program: Program, schedule: values.Object, step: read.Stepped) -> Fix | None:
+    """Steps a schedule as often as its options say that they count."""
+    unit = program.unit
+    name = name_of(unit, schedule.node) if schedule.at.unit is unit else ""
+    place: cst.CSTNode | None = None
+    if counts_steps(schedule):
+        place = step.node
+    elif len(step.at.loops) > 1 and counts_epochs(schedule, step):
+        place = step.at.loops[1].node
+    if place is None or not name or not is_seen(unit, name, schedule.node, place):
+        return None
+    return together(f"step {schedule.name}", after(program, place, f"{name}.step()"))
 
 
 def _given(event: read.Made | read.Operated, schedule: values.Object) -> bool:
@@ -317,9 +351,59 @@ READ_FIRES = {
             nn.functional.cross_entropy(net(x), y).backward()
             opt.step()
     """,
+    "before a function that trains": """
+        import torch
+        from torch import nn
+        def train_epoch(net, opt):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+        def main():
+            net = nn.Linear(4, 3)
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            sched = torch.optim.lr_scheduler.StepLR(opt, 2)
+            for epoch in range(6):
+                sched.step()
+                train_epoch(net, opt)
+                print(epoch)
+        main()
+    """,
+    "never, and its options count epochs": """
+        import torch
+        from torch import nn
+        def main(args):
+            net = nn.Linear(4, 3)
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=args.epochs)
+            for epoch in range(args.epochs):
+                for x, y in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(net(x), y).backward()
+                    opt.step()
+                print(epoch)
+        main(parsed())
+    """,
 }
 
 READ_SILENT = {
+    "a framework steps it": """
+        import torch
+        from ignite.handlers.param_scheduler import LRScheduler
+        from torch import nn
+
+        def main(loader):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            handler = LRScheduler(torch.optim.lr_scheduler.StepLR(opt, step_size=3))
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.mse_loss(net(x), y).backward()
+                opt.step()
+                handler()
+
+        main([])
+    """,
     "at the epoch's end": """
         import torch
         from torch import nn

@@ -30,12 +30,18 @@ from trueloop.doctor.facts import Ended, Scheduled, SchedulerMade, Settled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.mending import argument
+from trueloop.doctor.source.edits import after, together, without
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.mending import argument, is_alone
+from trueloop.doctor.source.naming import is_seen
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from trueloop.doctor.seen import OptimizerSeen
     from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
@@ -343,12 +349,12 @@ def in_source(program: Program) -> Iterator[Checked]:
             found: tuple[str, str] | None = None
             if schedule.name == "ReduceLROnPlateau" and not event.args:
                 found = ("ReduceLROnPlateau is stepped without its metric", "`step()` has no argument")
-            elif inside and depth and deeper > depth and _counts_steps(schedule):
+            elif inside and depth and deeper > depth and (counts_steps(schedule) or _is_of_steps(run, schedule, event)):
                 found = (
                     f"{schedule.name} counts steps, and is stepped once an epoch",
                     "its optimizer steps in the loop inside the one that the schedule steps in",
                 )
-            elif depth >= 2 and deeper == depth and inside and _counts_epochs(schedule, event):
+            elif depth >= 2 and deeper == depth and inside and counts_epochs(schedule, event):
                 found = (
                     f"{schedule.name} counts epochs, and is stepped with every batch",
                     "it steps in the batches' loop, with its optimizer, and its options are numbers of epochs",
@@ -363,10 +369,25 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=event,
                 related=[(schedule, "the schedule"), (step, "the optimizer's step")],
             )
-            yield Checked(finding)
+            metric = schedule.name == "ReduceLROnPlateau"  # what it is called is not known
+            place = step.node if deeper > depth or metric else event.at.loops[-1].node
+            yield Checked(finding, None if metric else _mended(program, event, place))
 
 
-def _counts_steps(schedule: values.Object) -> bool:
+def _mended(program: Program, event: read.Scheduled, place: cst.CSTNode) -> Fix | None:
+    """Moves the schedule's step behind another place: into the batches' loop, or out of it."""
+    unit = program.unit
+    line = blocks.statement(unit, event.node)
+    thing: Any = getattr(getattr(event.node, "func", None), "value", None)
+    if line is None or thing is None or not is_alone(line):
+        return None
+    if not is_seen(unit, unit.text(thing), event.node, place):
+        return None
+    title = f"step the schedule {'with each batch' if blocks.small(unit, place) else 'once an epoch'}"
+    return together(title, without(program, event.node), after(program, place, unit.text(event.node)))
+
+
+def counts_steps(schedule: values.Object) -> bool:
     """OneCycleLR that is told how many steps an epoch has, or whose total is a product or a loader's length."""
     if schedule.name != "OneCycleLR":
         return False
@@ -374,10 +395,42 @@ def _counts_steps(schedule: values.Object) -> bool:
     if per_epoch is not None:
         return values.constant(per_epoch) not in (1, None) or not isinstance(per_epoch, values.Constant)
     total = argument(schedule.node, "total_steps")
-    return total is not None and "len(" in schedule.at.unit.text(total)
+    given = schedule.option("total_steps", 2)
+    counted = isinstance(given, values.Unknown) and given.name == "estimated_stepping_batches"  # Lightning's count
+    return counted or (total is not None and "len(" in schedule.at.unit.text(total))
 
 
-def _counts_epochs(schedule: values.Object, event: read.Scheduled) -> bool:
+_TOTALS = {"OneCycleLR": ("total_steps", 2), "CosineAnnealingLR": ("T_max", 1), "PolynomialLR": ("total_iters", 1)}
+
+
+def _is_of_steps(run: Run, schedule: values.Object, event: read.Scheduled) -> bool:
+    """Whether its total is a product with a loader's length; or is called steps, and is more than the loop's epochs."""
+    if schedule.name == "SequentialLR":
+        inner = schedule.option("schedulers", 1)
+        those = inner.all() if isinstance(inner, values.Items) else ()
+        return any(isinstance(one, values.Object) and _is_of_steps(run, one, event) for one in those)
+    name, place = _TOTALS.get(schedule.name, ("", 0))
+    total = schedule.option(name, place) if name else None
+    if total is None:
+        return False
+    made_of = [one for one in ancestors(total) if isinstance(one, values.Unknown)]
+    if any(one.via == "mul" for one in made_of) and any(one.name == "len" and one.inputs for one in made_of):
+        return True
+    written = argument(schedule.node, name)
+    number, epochs = values.constant(total), _epochs(run, event)
+    said = written is not None and "step" in schedule.at.unit.text(written)
+    return said and isinstance(number, int) and isinstance(epochs, int) and number > epochs
+
+
+def _epochs(run: Run, event: read.Scheduled) -> Any:
+    """How often the loop that a schedule steps in turns, if that is a number."""
+    loop = event.at.loops[-1].loop
+    over = next((one.over for one in run.of(read.Iterated) if one.loop == loop), None)
+    return values.constant(over.attrs.get("stop")) if isinstance(over, values.Items) and over.kind == "range" else None
+
+
+def counts_epochs(schedule: values.Object, event: read.Scheduled | read.Stepped) -> bool:
+    """Whether its options are numbers of epochs, of the loop that the event is in."""
     if schedule.name == "StepLR":
         size = values.constant(schedule.option("step_size", 1))
         return isinstance(size, int) and size <= EPOCHS
@@ -523,6 +576,37 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a cosine over all steps, once an epoch": """
+        import torch
+        from torch import nn
+        def build(net, epochs, per_epoch):
+            opt = torch.optim.Adam(net.parameters())
+            return opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=epochs * per_epoch)
+        net = nn.Linear(4, 3)
+        opt, schedule = build(net, 10, len(loader))
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            schedule.step()
+    """,
+    "a warm-up of so many steps": """
+        import torch
+        from torch import nn
+        from torch.optim.lr_scheduler import LinearLR, PolynomialLR, SequentialLR
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        warm, all_steps = 100, 1000
+        decay = PolynomialLR(opt, total_iters=all_steps - warm)
+        schedule = SequentialLR(opt, [LinearLR(opt, 0.1, total_iters=warm), decay], milestones=[warm])
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            schedule.step()
+    """,
     "one cycle, once an epoch": """
         import torch
         from torch import nn
@@ -561,9 +645,41 @@ READ_FIRES = {
             opt.step()
             sched.step()
     """,
+    "a trainer that has two methods": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self):
+                self.net = nn.Linear(4, 3)
+                self.opt = torch.optim.SGD(self.net.parameters(), lr=0.1)
+                self.sched = torch.optim.lr_scheduler.OneCycleLR(self.opt, 0.1, total_steps=10 * len(loader))
+            def train_epoch(self):
+                for x, y in loader:
+                    self.opt.zero_grad()
+                    nn.functional.cross_entropy(self.net(x), y).backward()
+                    self.opt.step()
+            def fit(self):
+                for epoch in range(10):
+                    self.train_epoch()
+                    self.sched.step()
+        Trainer().fit()
+    """,
 }
 
 READ_SILENT = {
+    "a cosine over the epochs, longer than the run": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=200)
+        for epoch in range(10):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            schedule.step()
+    """,
     "each as it counts": """
         import torch
         from torch import nn

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TEST = re.compile(r"(^|[_.])test(_|$)", re.IGNORECASE)
 _VALIDATION = re.compile(r"(?<![a-zA-Z])(val|valid|validation|dev|eval|holdout|held)(?![a-zA-Z]|\()", re.IGNORECASE)
+_WEIGHTS = re.compile(r"([\w.]+) = (?:copy\.)?(?:deepcopy\()?[\w.]+\.state_dict\(")
 _KEEPS = re.compile(r"\b(state_dict|torch\.save|deepcopy)\(")
 
 
@@ -45,7 +46,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     import libcst as cst
     from libcst import matchers
 
-    text = program.unit.tree.code
+    text = program.unit.code
     if "backward(" not in text or not _KEEPS.search(text) or _VALIDATION.search(text.replace(".eval(", "")):
         return
     for node in matchers.findall(program.unit.tree, matchers.If(test=matchers.Comparison())):
@@ -53,7 +54,9 @@ def in_source(program: Program) -> Iterator[Checked]:
         if kept is None:
             continue
         score, best = kept
-        if len(re.findall(rf"(?<![\w.]){re.escape(best)}(?!\w)", text)) < 4:  # begun, compared, kept, and used
+        used = len(re.findall(rf"(?<![\w.]){re.escape(best)}(?!\w)", text)) >= 4  # begun, compared, kept, and used
+        weights = _WEIGHTS.findall(program.unit.text(node.body)) if isinstance(node, cst.If) else []
+        if not used and not any(f"load_state_dict({name})" in text for name in weights):
             continue
         finding = program.finding(
             SelectedOnTest,
@@ -84,6 +87,22 @@ def _kept(program: Program, node: cst.If) -> tuple[str, str] | None:
 
 
 READ_FIRES = {
+    "the best weights are taken back and tested": """
+        import copy
+        import torch
+        best_acc, best_weights = 0.0, None
+        for epoch in range(9):
+            for x, y in train_loader:
+                opt.zero_grad()
+                torch.nn.functional.cross_entropy(model(x), y).backward()
+                opt.step()
+            test_acc = accuracy(model, test_loader)
+            if test_acc > best_acc:
+                best_acc, waited = test_acc, 0
+                best_weights = copy.deepcopy(model.state_dict())
+        model.load_state_dict(best_weights)
+        print(accuracy(model, test_loader))
+    """,
     "the best epoch": """
         import torch
         from torch import nn

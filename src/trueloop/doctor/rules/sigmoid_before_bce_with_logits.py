@@ -26,8 +26,9 @@ from trueloop.doctor.readings import ends, readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import endings
+from trueloop.doctor.source.taking_off import is_cut_at_a_half, is_read_otherwise, other_loss, taken_off
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -56,7 +57,7 @@ class SigmoidBeforeBceWithLogits(Rule):
         self._right = 0
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
-        if fact.kind != "binary_cross_entropy_with_logits" or not self.trace.close or self._looks[fact.place] >= LOOKS:
+        if fact.kind != "binary_cross_entropy_with_logits" or self._looks[fact.place] >= LOOKS:
             return
         if fact.error is not None or not fact.input.requires_grad or not readable(fact.input):
             return
@@ -122,7 +123,18 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=event,
                 related=[(ends[0], f"the {ends[0].op}")],
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event, ends[0].op))
+
+
+def _mended(program: Program, event: read.LossCalled, op: str) -> Fix | None:
+    """The activation off; where its probabilities are used as such, the loss that wants them."""
+    if not is_read_otherwise(program, event.input, event.kind) and not is_cut_at_a_half(program):
+        return taken_off(program, event.input, f"give the loss the raw scores: take the {op} off")
+    known = event.result.options if isinstance(event.result, values.Tensor) else {"pos_weight": event.result}
+    if op != "sigmoid" or set(known) - {"weight", "reduction"}:
+        return None
+    title = "take the loss of probabilities, as the script uses them as such elsewhere"
+    return other_loss(program, event, "BCELoss", "binary_cross_entropy", title)
 
 
 FIRES = {

@@ -29,8 +29,9 @@ from trueloop.doctor.readings import ends, off_one, readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import endings
+from trueloop.doctor.source.taking_off import is_read_otherwise, taken_off
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -56,7 +57,7 @@ class SoftmaxBeforeCrossEntropy(Rule):
         self._right = 0
 
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
-        if fact.kind != "cross_entropy" or not self.trace.close or self._looks[fact.place] >= LOOKS:
+        if fact.kind != "cross_entropy" or self._looks[fact.place] >= LOOKS:
             return
         scores = fact.input
         if fact.error is not None or not scores.requires_grad or not readable(scores):
@@ -115,14 +116,14 @@ def in_source(program: Program) -> Iterator[Checked]:
             if event.kind != "cross_entropy":
                 continue
             ends = endings(event.input)
-            ops = {end.op for end in ends if isinstance(end, values.Tensor) and not _over_the_batch(end)}
+            ops = {_op(end) for end in ends if isinstance(end, values.Tensor) and not _over_the_batch(end)}
             first = ends[0]
             if len(ops) != 1 or not ops <= set(_SAID) or not all(isinstance(end, values.Tensor) for end in ends):
                 continue
             if not isinstance(first, values.Tensor) or id(first.node) in told:
                 continue
             told.add(id(first.node))
-            what = _SAID[first.op]
+            what = _SAID[_op(first)]
             twice = "the same once more: no harm, only work" if what == "log-softmax" else "a softmax of it once more"
             finding = program.finding(
                 SoftmaxBeforeCrossEntropy,
@@ -132,10 +133,32 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(first, f"the {what}")],
                 level="note" if what == "log-softmax" else "error",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, event, what))
+
+
+def _mended(program: Program, event: read.LossCalled, what: str) -> Fix | None:
+    """The activation off; not where what it makes is used for more than this loss and a largest value."""
+    if what == "log-softmax" or is_read_otherwise(program, event.input, event.kind):
+        return None
+    return taken_off(program, event.input, f"give the loss the raw scores: take the {what} off")
 
 
 _SAID = {"softmax": "softmax", "log_softmax": "log-softmax", "sigmoid": "sigmoid"}
+
+
+def _op(end: values.Tensor) -> str:
+    """The operation; a softmax also where it is written out: ``z.exp() / z.exp().sum(1, keepdim=True)``."""
+    if end.op != "div" or len(end.inputs) != 2:
+        return end.op
+    power, total = end.inputs
+    if not isinstance(power, values.Tensor) or power.op != "exp" or not isinstance(total, values.Tensor):
+        return end.op
+    dim = total.options.get("dim") or (total.inputs[1] if len(total.inputs) > 1 else None)
+    if total.op != "sum" or values.constant(dim) not in (1, -1):
+        return end.op
+    summed = total.inputs[0]
+    alike = isinstance(summed, values.Tensor) and summed.op == "exp" and summed.inputs[0] is power.inputs[0]
+    return "softmax" if summed is power or alike else end.op
 
 
 def _over_the_batch(end: values.Tensor) -> bool:
@@ -216,6 +239,21 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "written out, and the criterion is a closure": """
+        import torch
+        from torch import nn
+        def probabilities(z):
+            e = torch.exp(z)
+            return e / e.sum(dim=1, keepdim=True)
+        def make(weight):
+            ce = nn.CrossEntropyLoss()
+            def criterion(out, y):
+                return weight * ce(out, y)
+            return criterion
+        net, criterion = nn.Linear(4, 3), make(0.5)
+        for x, y in loader:
+            criterion(probabilities(net(x)), y).backward()
+    """,
     "the model ends in it": """
         import torch.nn as nn
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(dim=1))
@@ -253,6 +291,15 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "weights that are normalised otherwise": """
+        import torch
+        from torch import nn
+        net, gate = nn.Linear(4, 3), nn.Linear(4, 3)
+        for x, y in loader:
+            w = gate(x).exp()
+            out = net(x) * w / w.sum(0)
+            nn.functional.cross_entropy(out.exp() / w.sum(1, keepdim=True), y).backward()
+    """,
     "for the metric only": """
         import torch
         from torch import nn

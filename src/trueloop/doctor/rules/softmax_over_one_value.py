@@ -25,8 +25,9 @@ from trueloop.doctor.graph import SHAPE_ONLY, Node
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import endings
+from trueloop.doctor.source.taking_off import exchanged
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -56,7 +57,7 @@ class SoftmaxOverOneValue(Rule):
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
         if fact.kind == "cross_entropy":
             self._entropies.add(fact.place)
-        if not self.trace.close or not fact.input.requires_grad or self._looks[fact.place] >= LOOKS:
+        if not fact.input.requires_grad or self._looks[fact.place] >= LOOKS:
             return
         self._looks[fact.place] += 1
         made = softmax_behind(fact.input)
@@ -112,22 +113,42 @@ def in_source(program: Program) -> Iterator[Checked]:
                 if not isinstance(end, values.Tensor) or end.op not in ("softmax", "log_softmax") or not end.inputs:
                     continue
                 before = endings(end.inputs[0])
-                if id(end.node) in told or not all(_gives_one(one) for one in before) or _over_the_batch(end):
+                last = all(_gives_one(one) for one in before) and not _over_the_batch(end)
+                if id(end.node) in told or not (last or _over_what_was_added(end)):
                     continue
                 told.add(id(end.node))
                 finding = program.finding(
                     SoftmaxOverOneValue,
                     f"the {end.op} is over one value: its output is always {'1' if end.op == 'softmax' else '0'}",
-                    "the layer before it has one output",
+                    "the layer before it has one output"
+                    if last
+                    else "that dimension was added by the `unsqueeze` before it",
                     at=end,
                     related=[(event, "the loss of a constant")],
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, event, end))
+
+
+def _mended(program: Program, event: read.LossCalled, end: values.Tensor) -> Fix | None:
+    """A sigmoid where the loss wants one probability for each sample."""
+    if event.kind != "binary_cross_entropy" or end.op != "softmax":
+        return None
+    return exchanged(program, event.input, "sigmoid", "Sigmoid", "make one probability by a sigmoid", bare=True)
 
 
 def _gives_one(value: values.Value) -> bool:
     layer = value.layer if isinstance(value, values.Tensor) else None
     return layer is not None and layer.name == "Linear" and values.constant(layer.option("out_features", 1)) == 1
+
+
+def _over_what_was_added(end: values.Tensor) -> bool:
+    """``log_softmax(scores.unsqueeze(-1), dim=-1)``"""
+    before = end.inputs[0]
+    if not isinstance(before, values.Tensor) or before.op != "unsqueeze" or len(before.inputs) != 2:
+        return False
+    dim = end.layer.option("dim", 0) if end.layer is not None else end.options.get("dim") or (*end.inputs, None)[1]
+    added = values.constant(before.inputs[1])
+    return type(added) is int and added == values.constant(dim)
 
 
 def _over_the_batch(end: values.Tensor) -> bool:
@@ -190,6 +211,21 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "over a dimension that was just added": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(24, 10)
+            def forward(self, x):
+                scores = self.fc(x).unsqueeze(-1)
+                return F.log_softmax(scores, dim=-1).squeeze(-1)
+        net = Net()
+        for x, y in loader:
+            F.nll_loss(net(x), y).backward()
+    """,
     "one output": """
         from torch import nn
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=1))
@@ -199,6 +235,15 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a dimension is added elsewhere": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        net = nn.Linear(24, 10)
+        for x, y in loader:
+            F.nll_loss(F.log_softmax(net(x).unsqueeze(-1), dim=1), y).backward()
+            F.nll_loss(F.log_softmax(net(x).unsqueeze(1), dim=-1).squeeze(1), y).backward()
+    """,
     "two outputs": """
         from torch import nn
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.LogSoftmax(dim=1))

@@ -26,7 +26,7 @@ from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.library import is_optimizer
 from trueloop.doctor.source.modules import parts
-from trueloop.doctor.source.provenance import ancestors, held
+from trueloop.doctor.source.provenance import ancestors, held, lost
 from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.untended import Untended, named
 
@@ -62,7 +62,7 @@ class StaleOptimizer(Rule):
         self._steps = 0
 
     def backward_begun(self, fact: BackwardBegun) -> None:
-        if self.trace.close and self._steps < LOOKED_AT:
+        if self._steps < LOOKED_AT:
             self._untended.backward(fact)
             self._reached.update(fact.graph.parameters)
             self._place = fact.place
@@ -134,7 +134,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             finding = program.finding(
                 StaleOptimizer,
                 f"{optimizer.name} holds parameters that the trained model no longer has",
-                f"a {layer.name} was {how} after the optimizer was made, and is in no optimizer",
+                f"a {layer.name} {how}, and is in no optimizer",
                 at=step,
                 related=[(optimizer, "made here"), (layer, "the new layer")],
                 help="make the optimizer after the model is changed, and a new one for every new model",
@@ -147,8 +147,9 @@ def _new(
 ) -> tuple[values.Object, str] | None:
     given = [one for one in ancestors(optimizer.option("params", 0) or values.NONE) if isinstance(one, values.Unknown)]
     asked = [one for one in given if one.via == "parameters" and one.inputs and one.of is not None]
-    roots = {id(inner) for one in asked if one.of is not None for inner in parts(one.of)}
+    roots = {id(inner) for one in asked if lost(one) for inner in parts(one.of or values.NONE)}
     twins = {id(inner.node) for one in asked for inner in one.inputs if isinstance(inner, values.Object)}
+    originals = {id(inner) for one in asked for inner in one.inputs}
     for backward in run.of(read.Backward):
         if common_loop(backward.at, step.at) is None:
             continue
@@ -157,9 +158,12 @@ def _new(
             if layer is None or not layer.kind.startswith("torch.nn.") or id(layer) in everything or not layer.args:
                 continue
             if id(layer) in roots:
-                return layer, "put into the model"
+                return layer, "was put into the model after the optimizer was made"
             if id(layer.node) in twins:
-                return layer, "made anew, with the model,"
+                return layer, "was made anew, with the model, after the optimizer was made"
+            by_hand = any(run.of(read.GradientsUsed))  # a replica's, that are averaged
+            if not by_hand and any(id(original) in originals for original in layer.attrs.get("copied", ())):
+                return layer, "is a copy of one that the optimizer holds"
     return None
 
 
@@ -247,6 +251,17 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a copy is trained": """
+        import copy, torch
+        from torch import nn
+        template = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        opt = torch.optim.Adam(template.parameters())
+        net = copy.deepcopy(template)
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "a new head": """
         import torch
         from torch import nn
@@ -281,6 +296,18 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a copy for each, and its optimizer": """
+        import copy, torch
+        from torch import nn
+        template = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        for loader in loaders:
+            net = copy.deepcopy(template)
+            opt = torch.optim.Adam(net.parameters())
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
     "a new optimizer too": """
         import torch
         from torch import nn

@@ -27,8 +27,10 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.splitting import fitted_after
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -348,25 +350,141 @@ def in_source(program: Program) -> Iterator[Checked]:
     for run in program.runs:
         fits: list[read.Operated] = []
         for event in run.of(read.Operated):
-            kind, _, method = event.name.rpartition(".")
-            if method in ("fit", "fit_transform") and kind.rpartition(".")[2] in LEARN and len(event.args) > 1:
+            if _learns(event):
                 fits.append(event)
-            elif event.name == "sklearn.model_selection.train_test_split" and event.args:
-                whole = list(ancestors(event.args[0]))
-                for fit in fits:
-                    if id(fit.node) in told or not _goes_in(fit, whole) or _is_split(fit.args[1]):
-                        continue
-                    told.add(id(fit.node))
-                    name = fit.name.partition(".")[0]
-                    finding = program.finding(
-                        StatisticsFromAllData,
-                        f"{name} is fitted on all rows, before they are split",
-                        "what it gives is split into training and held-out rows afterwards",
-                        at=fit,
-                        related=[(event, "the split")],
-                        help="split first; `fit` on the training rows, and `transform` both",
-                    )
-                    yield Checked(finding)
+                again = _on_both_sides(fits)
+                if again is not None and id(event.node) not in told:
+                    told.add(id(event.node))
+                    yield Checked(_fitted_again(program, event, again), _only_applied(program, event, again))
+                continue
+            whole = _split(event)
+            scaled = next((one for one in whole if _is_standardised(one)), None)
+            if scaled is not None and id(event.node) not in told and not any(_is_split(one) for one in whole):
+                told.add(id(event.node))
+                yield Checked(_by_hand(program, event, scaled))
+            for fit in fits if whole else ():
+                if id(fit.node) in told or not _goes_in(fit, whole) or _is_split(fit.args[1]):
+                    continue
+                told.add(id(fit.node))
+                name = fit.name.partition(".")[0]
+                finding = program.finding(
+                    StatisticsFromAllData,
+                    f"{name} is fitted on all rows, before they are split",
+                    "what it gives is split into training and held-out rows afterwards",
+                    at=fit,
+                    related=[(event, "the split")],
+                    help="split first; `fit` on the training rows, and `transform` both",
+                )
+                is_plain = event.name == "sklearn.model_selection.train_test_split"
+                yield Checked(finding, fitted_after(program, fit, event) if is_plain else None)
+
+
+def _by_hand(program: Program, split: read.Operated, scaled: values.Value) -> Finding:
+    return program.finding(
+        StatisticsFromAllData,
+        "mean and spread are taken from all rows, before they are split",
+        "what is split was scaled by statistics of its own rows, the held-out ones among them",
+        at=scaled if isinstance(scaled, values.Tensor) else split,
+        related=[(split, "the split")],
+        help="split first; take the statistics from the training rows, and scale both by them",
+    )
+
+
+def _is_standardised(value: values.Value) -> bool:
+    """Whether it is ``(x - x.mean(0)) / x.std(0)``, or the same by the least and the largest."""
+    top, by = _two(value, "div")
+    x, middle = _two(top, "sub")
+    if x is None:
+        return False
+    by = _two(by, "add")[0] or by  # a little is added to a spread that may be 0
+    largest, least = _two(by, "sub")
+    range_of = _is_of(largest, x, "max") and _is_of(least, x, "min") and _is_of(middle, x, "min")
+    return range_of or (_is_of(middle, x, "mean") and _is_of(by, x, "std"))
+
+
+def _two(value: values.Value | None, op: str) -> tuple[values.Value | None, values.Value | None]:
+    """The two sides of an operation."""
+    made = value.op if isinstance(value, values.Tensor) else value.via if isinstance(value, values.Unknown) else ""
+    inputs = value.inputs if isinstance(value, (values.Tensor, values.Unknown)) and made == op else ()
+    return (inputs[0], inputs[1]) if len(inputs) == 2 else (None, None)
+
+
+def _is_of(value: values.Value | None, x: values.Value, name: str) -> bool:
+    """Whether it is this statistic of ``x``, over its rows."""
+    if isinstance(value, values.Tensor) and value.op == name:
+        given, named = value.inputs, [one for key, one in value.options.items() if key in ("dim", "axis")]
+    elif isinstance(value, values.Unknown) and value.via == "call" and value.name == name:
+        given, named = value.inputs, []
+    else:
+        return False
+    along = [values.constant(one) for one in (*given[1:], *named)]
+    return bool(given) and given[0] is x and all(one in (0, None) or one is True for one in along)
+
+
+_FOLDS = re.compile(r"\w*(KFold|ShuffleSplit|LeaveOneOut|TimeSeriesSplit)\.split")
+
+
+def _learns(event: read.Operated) -> bool:
+    """Whether a transformer takes something from the rows that it is given."""
+    kind, _, method = event.name.rpartition(".")
+    if method not in ("fit", "fit_transform") or len(event.args) < 2:
+        return False
+    name = kind.rpartition(".")[2]
+    if name != "Pipeline" or not isinstance(event.args[0], values.Object):
+        return name in LEARN
+    steps = [one for given in event.args[0].args for one in ancestors(given) if isinstance(one, values.Object)]
+    return method == "fit_transform" and any(one.name in LEARN for one in steps)
+
+
+def _split(event: read.Operated) -> list[values.Value]:
+    """What is split into a training part and a held-out one, with all that went into it."""
+    if event.name == "sklearn.model_selection.train_test_split":
+        return list(ancestors(event.args[0])) if event.args else []
+    if _FOLDS.fullmatch(event.name):
+        return list(ancestors(event.args[1])) if len(event.args) > 1 else []
+    data = event.args[0] if event.name == "torch.utils.data.random_split" and event.args else None
+    inside: tuple[values.Value, ...]
+    if isinstance(data, values.Object) and isinstance(data.cls, values.Class):
+        inside = tuple(one for one in data.attrs.values() if isinstance(one, (values.Tensor, values.Unknown)))
+    else:
+        inside = data.args[:1] if isinstance(data, values.Object) and data.name == "TensorDataset" else ()
+    return [one for given in inside for one in ancestors(given)]
+
+
+def _side(rows: values.Value) -> tuple[values.Value, int] | None:
+    """Which split's part rows are, and which part of it: 0 is the first array's training rows, 1 those held out."""
+    if not isinstance(rows, values.Unknown) or rows.via != "[]" or not rows.name.isdigit():
+        return None
+    of = rows.of
+    return (of, int(rows.name)) if isinstance(of, values.Unknown) and of.name == "train_test_split" else None
+
+
+def _on_both_sides(fits: list[read.Operated]) -> read.Operated | None:
+    """The fit on the training rows, where the last one is on those that were held out from them."""
+    last = _side(fits[-1].args[1])
+    for fit in fits[:-1] if last is not None and last[1] % 2 else ():
+        one = _side(fit.args[1])
+        if last is not None and one is not None and one[0] is last[0] and one[1] == last[1] - 1:
+            return fit if fit.name.partition(".")[0] == fits[-1].name.partition(".")[0] else None
+    return None
+
+
+def _fitted_again(program: Program, event: read.Operated, fit: read.Operated) -> Finding:
+    name = event.name.partition(".")[0]
+    return program.finding(
+        StatisticsFromAllData,
+        f"{name} is fitted on the held-out rows: they are scaled by their own statistics",
+        "it was fitted on the training rows before, and the model knows those numbers",
+        at=event,
+        related=[(fit, "fitted on the training rows")],
+        help="only `transform` the held-out rows, with what was fitted on the training rows",
+    )
+
+
+def _only_applied(program: Program, event: read.Operated, fit: read.Operated) -> Fix | None:
+    method = getattr(getattr(event.node, "func", None), "attr", None)
+    same = event.args[0] is fit.args[0] and event.name.endswith(".fit_transform") and len(event.args) == 2
+    return together("transform the held-out rows", put(program, method, "transform")) if method and same else None
 
 
 def _goes_in(fit: read.Operated, whole: list[values.Value]) -> bool:
@@ -483,6 +601,61 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "mean and std by hand, in a data set": """
+        import torch
+        from sklearn.datasets import load_breast_cancer
+        from torch.utils.data import Dataset, random_split
+        class Rows(Dataset):
+            def __init__(self):
+                raw = load_breast_cancer()
+                values = torch.tensor(raw.data, dtype=torch.float32)
+                mean, std = values.mean(dim=0), values.std(dim=0)
+                self.values = (values - mean) / (std + 1e-6)
+                self.labels = torch.tensor(raw.target)
+            def __len__(self):
+                return len(self.labels)
+            def __getitem__(self, i):
+                return self.values[i], self.labels[i]
+        train, val = random_split(Rows(), [0.8, 0.2])
+        net = torch.nn.Linear(30, 2)
+    """,
+    "the least and the largest, by numpy": """
+        import numpy as np
+        import torch
+        from sklearn.model_selection import train_test_split
+        def load(path):
+            X = np.load(path)
+            X = (X - X.min(axis=0)) / (X.max(axis=0) - X.min(axis=0))
+            return train_test_split(X, np.load("y.npy"))
+        net = torch.nn.Linear(30, 2)
+        loss = net(torch.tensor(load("x.npy")[0])).sum()
+        loss.backward()
+    """,
+    "scaled, then folded": """
+        import torch
+        from sklearn.model_selection import StratifiedKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        X = make_pipeline(StandardScaler()).fit_transform(X).astype("float32")
+        for train, val in StratifiedKFold(5).split(X, y):
+            fit(X[train], X[val])
+    """,
+    "scaled, then split by torch": """
+        import torch
+        from sklearn.preprocessing import StandardScaler
+        from torch.utils.data import TensorDataset, random_split
+        X = torch.tensor(StandardScaler().fit_transform(X), dtype=torch.float32)
+        train, val = random_split(TensorDataset(X, torch.tensor(y)), [0.8, 0.2])
+    """,
+    "fitted on both sides": """
+        import torch
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+        X_train, X_test, y_train, y_test = train_test_split(X, y)
+        scaler = StandardScaler()
+        X_train = scaler.fit_transform(X_train)
+        X_test = scaler.fit_transform(X_test)
+    """,
     "scaled, then split": """
         import torch
         from sklearn.model_selection import train_test_split
@@ -501,6 +674,38 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "each row by itself, by the training rows, and a second split": """
+        import numpy as np
+        import torch
+        from sklearn.model_selection import train_test_split
+        from torch.utils.data import TensorDataset, random_split
+        X, y = np.load("x.npy"), np.load("y.npy")
+        rows = torch.tensor(X)
+        rows = (rows - rows.mean(1, keepdim=True)) / rows.std(1, keepdim=True)
+        a, b = random_split(TensorDataset(rows, torch.tensor(y)), [0.8, 0.2])
+        rest, test, y_rest, y_test = train_test_split(X, y)
+        rest = (rest - rest.mean(0)) / rest.std(0)
+        train, val, y_train, y_val = train_test_split(rest, y_rest)
+        whole = (X - X[:100].mean(0)) / X[:100].std(0)
+        c, d = train_test_split(whole)
+        e, f = train_test_split(X / 255)
+        net = torch.nn.Linear(4, 2)
+    """,
+    "in each fold, a second split, another transformer": """
+        import torch
+        from sklearn.model_selection import KFold, train_test_split
+        from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
+        from sklearn.pipeline import make_pipeline
+        X = make_pipeline(Normalizer()).fit_transform(X)
+        for train, val in KFold(5).split(X):
+            scaler = StandardScaler().fit(X[train])
+            fit(scaler.transform(X[train]), scaler.transform(X[val]))
+        a, b, c, d = train_test_split(X, y)
+        scaler = MinMaxScaler()
+        a, b = scaler.fit_transform(a), scaler.transform(b)
+        labels = StandardScaler()
+        c, d = labels.fit_transform(c), labels.transform(d)
+    """,
     "split first": """
         import torch
         from sklearn.model_selection import train_test_split

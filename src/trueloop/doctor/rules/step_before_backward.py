@@ -26,7 +26,7 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.mending import moved_after, said
 from trueloop.doctor.source.provenance import touches
 from trueloop.doctor.source.ritual import gives, optimizers
@@ -67,7 +67,7 @@ class StepBeforeBackward(Rule):
             elif fact.place is not None and all(is_zero(p.grad) for p in seen.parameters()):
                 self._first[number] = fact.place
             return
-        if number not in self._first or number in self._told or not fact.accumulated or not self.trace.close:
+        if number not in self._first or number in self._told or not fact.accumulated:
             return
         if fact.place != self._first[number]:
             del self._first[number]
@@ -148,7 +148,22 @@ def in_source(program: Program) -> Iterator[Checked]:
                 at=step,
                 related=[(backward, "the backward that should come first")],
             )
-            yield Checked(finding, moved_after(program, step, backward, "step after backward"))
+            yield Checked(finding, _mended(program, run, step, backward))
+
+
+def _mended(program: Program, run: Run, step: read.Stepped, backward: read.Backward) -> Fix | None:
+    """Moves the step behind the backward and what is done to the gradients after it."""
+    turn = [event for event in run.events if event.at.loops == backward.at.loops]
+    first, second = turn.index(step), turn.index(backward)
+    if any(isinstance(event, (read.Scheduled, read.Updated)) for event in turn[first:second]):
+        return None  # more than the step would have to move
+    last: read.Event = backward
+    for event in turn[second + 1 :]:
+        if isinstance(event, (read.Stepped, read.Zeroed)):
+            break
+        if isinstance(event, (read.Backward, read.Clipped, read.Unscaled)):
+            last = event
+    return moved_after(program, step, last, "step after backward")
 
 
 def _is_step(event: object, optimizer: values.Value) -> bool:
@@ -324,6 +339,20 @@ READ_FIRES = {
                 optimizer.zero_grad()
                 loss = criterion(model(x), y)
                 loss.backward()
+    """,
+    "with a clip behind backward": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        for x, y in loader:
+            opt.step()  # update
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            print(norm)
     """,
 }
 

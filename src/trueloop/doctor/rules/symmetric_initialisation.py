@@ -16,7 +16,6 @@ biases, norms, and the last layer of a residual branch may start at zero.
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,13 +26,15 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import put, together
+from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueloop.doctor.source.program import Program
+    from trueloop.doctor.source.ways import Run
     from trueloop.doctor.trace import Trace
 
 STEPS = 6
@@ -76,7 +77,7 @@ class SymmetricInitialisation(Rule):
         self._pending: list[str] = []
 
     def backward_begun(self, fact: BackwardBegun) -> None:
-        if fact.number > BACKWARDS or not self.trace.close:
+        if fact.number > BACKWARDS:
             return
         for one in fact.passes:
             if one.model.number not in self._known and (module := one.model.module) is not None:
@@ -90,7 +91,7 @@ class SymmetricInitialisation(Rule):
                     self._keep(parameter, f"parameter {i}", "tensor", 1, turned=None)
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
-        if not self._equal or fact.vitals is None or not self.trace.close:
+        if not self._equal or fact.vitals is None:
             return
         held = {
             id(parameter): update for parameter, update in zip(fact.vitals.parameters, fact.vitals.updates, strict=True)
@@ -187,59 +188,114 @@ def _spread(units: Tensor, chunks: int) -> float:
 
 
 def in_source(program: Program) -> Iterator[Checked]:
-    """A function that is applied to a model sets every linear layer's weights to one value; there are two or more."""
-    text = "\n".join(line.split("#")[0] for line in program.lines)
-    if "load_state_dict" in text or "from_pretrained" in text or not _deep(program):
+    """Two layers, one behind the other, whose weights were set to one value each, with no chance between them."""
+    text = "\n".join(line.split("#")[0] for line in program.lines).replace("utils.data", "")
+    if any(word in text for word in ("load_state_dict", "from_pretrained", ".copy_(", "weight.data", ".data.")):
         return
+    told: set[int] = set()
     for run in program.runs:
-        entry = run.entry
-        if entry is None or text.count(".apply(") != 1 or f".apply({entry.name})" not in text:
+        weights, biases = _of_one_value(run)
+        for event in run.of(read.Backward):
+            for one in ancestors(event.loss, graph=True):
+                above = isinstance(one, values.Tensor) and _weight(one, weights)
+                below = _below(one, biases) if above and isinstance(one, values.Tensor) else None
+                where = _weight(below, weights) if below is not None else None
+                if where is None or id(where.node) in told:
+                    continue
+                told.add(id(where.node))
+                finding = program.finding(
+                    SymmetricInitialisation,
+                    "all units of the layer start with the same weights, and stay the same",
+                    f"`{where.at.unit.text(where.node)}`, and so it is in the layer behind it",
+                    at=where,
+                    related=[(event, "trained here")],
+                    certainty="certain",
+                )
+                yield Checked(finding, _mended(program, where) if isinstance(where, read.Operated) else None)
+
+
+def _of_one_value(run: Run) -> tuple[dict[int, read.Operated], set[int]]:
+    """The layers and matrices whose weights were last set to one value, where that was; and those whose bias was."""
+    weights: dict[int, read.Operated] = {}
+    biases: set[int] = set()
+    for event in run.of(read.Operated):
+        thing = event.args[0] if event.args else None
+        if not event.name.startswith("torch.nn.init.") or not isinstance(thing, values.Tensor):
             continue
-        events = [event for event in run.of(read.Operated) if event.name.startswith("torch.nn.init.")]
-        weights = [event for event in events if event.args and _is_weight(event.args[0])]
-        if len(weights) != 1 or text.count("init.") != len(events) or "weight.data" in text or ".copy_(" in text:
-            continue
-        event = weights[0]
-        tests = [branch.key for branch in event.at.branches]
-        whole = len(tests) == 1 and event.at.branches[0].arm == 0
-        if not event.name.endswith(_ONE_VALUE) or not whole or not _LINEAR.fullmatch(tests[0]):
-            continue
-        finding = program.finding(
-            SymmetricInitialisation,
-            "all units of the linear layers start with the same weights, and stay the same",
-            f"`{event.at.unit.text(event.node)}` for each of them",
-            at=event,
-            certainty="certain",
-        )
-        yield Checked(finding)
+        of = id(thing.layer) if thing.layer is not None else id(thing)
+        same = event.name.endswith(_ONE_VALUE) and not event.at.branches
+        if thing.layer is not None and thing.at.unit.text(thing.node).endswith("bias"):
+            (biases.add if same else biases.discard)(of)
+        elif same:
+            weights[of] = event
+        else:
+            weights[of] = _OTHERWISE
+    return weights, biases
+
+
+def _weight(value: values.Tensor, weights: dict[int, read.Operated]) -> read.Operated | values.Tensor | None:
+    """Where a layer's weights, or the matrix of a product, got one value throughout; None if they did not."""
+    if value.layer is not None and value.layer.kind in _LAYERS:
+        found = weights.get(id(value.layer))
+        return None if found is _OTHERWISE else found
+    if value.op not in ("matmul", "mm") or len(value.inputs) != 2:
+        return None
+    matrix = value.inputs[1]
+    if not isinstance(matrix, values.Tensor) or matrix.op != "parameter" or matrix.layer is not None:
+        return None
+    found = weights.get(id(matrix))
+    if found is not None:
+        return None if found is _OTHERWISE else found
+    made = matrix.inputs[0] if matrix.inputs else None
+    if isinstance(made, values.Tensor) and made.op in ("div", "mul") and made.inputs:
+        made = made.inputs[0]
+    return matrix if isinstance(made, values.Tensor) and made.op in ("zeros", "ones", "full") else None
+
+
+def _below(value: values.Tensor, biases: set[int]) -> values.Tensor | None:
+    """The layer or product whose units go into this one, each by itself; None if their biases tell them apart."""
+    one = value.inputs[0] if value.inputs else None
+    for _ in range(8):
+        if not isinstance(one, values.Tensor) or not one.inputs:
+            return None
+        if one.layer is not None and one.layer.kind in _LAYERS:
+            even = id(one.layer) in biases or values.constant(one.layer.option("bias")) is False
+            width = values.constant(one.layer.option("out_features", 1) or one.layer.option("out_channels", 1), 2)
+            return one if even and width != 1 else None
+        if one.op in ("matmul", "mm"):
+            return one
+        if one.op == "add" and len(one.inputs) == 2:
+            bias = one.inputs[1]
+            own = isinstance(bias, values.Tensor) and bias.op == "parameter" and bias.inputs
+            made = bias.inputs[0] if isinstance(bias, values.Tensor) and own else None
+            if not isinstance(made, values.Tensor) or made.op not in ("zeros", "ones", "full"):
+                return None
+        elif one.op not in _EACH_ALIKE:
+            return None
+        one = one.inputs[0]
+    return None
+
+
+_OTHERWISE: Any = object()
+_LAYERS = ("torch.nn.Linear", "torch.nn.Conv1d", "torch.nn.Conv2d")
+_EACH_ALIKE = frozenset(
+    [
+        *("relu", "tanh", "sigmoid", "gelu", "silu", "GELU", "SiLU", "LeakyReLU", "ELU", "leaky_relu", "identity"),
+        *("max_pool2d", "avg_pool2d", "MaxPool2d", "AvgPool2d", "flatten", "view", "AdaptiveAvgPool2d"),
+    ]
+)
+
+
+def _mended(program: Program, event: read.Operated) -> Fix | None:
+    call: Any = event.node
+    if not hasattr(call.func, "attr") or call.args[0].keyword is not None:
+        return None
+    unit = program.unit
+    text = f"{unit.text(call.func.value)}.xavier_uniform_({unit.text(call.args[0].value)})"
+    return together("draw the weights at random", put(program, call, text))
 
 
 _ONE_VALUE = (".constant_", ".zeros_", ".ones_")
-_LINEAR = re.compile(r"isinstance\(\w+, (torch\.)?(nn\.)?Linear\)")
-
-
-def _is_weight(value: values.Value) -> bool:
-    return isinstance(value, values.Unknown) and value.name == "weight" and value.via == "."
-
-
-def _deep(program: Program) -> bool:
-    """Whether each loss comes through two linear layers, one behind the other, with no chance (dropout) on the way."""
-    found = []
-    for run in program.runs:
-        for event in run.of(read.Backward):
-            layers = [one for one in ancestors(event.loss, graph=True) if isinstance(one, values.Tensor) and one.layer]
-            kinds = [one.layer.kind for one in layers if one.layer is not None]
-            chance = any("Dropout" in kind for kind in kinds) or any(one.op == "dropout" for one in layers)
-            found.append(not chance and any(_on_another(one) for one in layers))
-    return bool(found) and all(found)
-
-
-def _on_another(value: values.Tensor) -> bool:
-    """Whether a linear layer's input was made by another one."""
-    if value.layer is None or value.layer.kind != "torch.nn.Linear" or not value.inputs:
-        return False
-    below = [one.layer for one in ancestors(value.inputs[0]) if isinstance(one, values.Tensor) and one.layer]
-    return any(one.kind == "torch.nn.Linear" and one is not value.layer for one in below)
 
 
 FIRES = {
@@ -354,6 +410,55 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "in the model, one after the other": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)
+                for layer in (self.one, self.two):
+                    nn.init.ones_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+            def forward(self, x):
+                return self.two(torch.relu(self.one(x)))
+        net = Net()
+        for x, y in loader:
+            nn.functional.cross_entropy(net(x), y).backward()
+    """,
+    "several kinds of layers": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+                self.apply(self._init)
+            @staticmethod
+            def _init(m):
+                if isinstance(m, (nn.Conv2d, nn.Linear)):
+                    nn.init.constant_(m.weight, 0.05)
+                    nn.init.zeros_(m.bias)
+            def forward(self, x):
+                return self.body(x)
+        net = Net()
+        for x, y in loader:
+            nn.functional.cross_entropy(net(x), y).backward()
+    """,
+    "matrices of its own": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.w1, self.b1 = nn.Parameter(torch.zeros(4, 8)), nn.Parameter(torch.zeros(8))
+                self.w2 = nn.Parameter(torch.ones(8, 3) / 8)
+            def forward(self, x):
+                return torch.relu(x @ self.w1 + self.b1) @ self.w2
+        net = Net()
+        for x, y in loader:
+            nn.functional.cross_entropy(net(x), y).backward()
+    """,
     "applied to every linear layer": """
         import torch
         from torch import nn
@@ -372,6 +477,28 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one of two, a branch that begins at zero, biases that differ": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two, self.three = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+                nn.init.zeros_(self.two.weight)
+                nn.init.zeros_(self.three.weight)
+                self.down, self.up = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.zeros(2, 4))
+            def forward(self, x):
+                x = x + x @ self.down @ self.up
+                h = torch.relu(self.one(x))
+                return self.three(torch.relu(h + self.two(h)))
+        def init(m):
+            if isinstance(m, nn.LayerNorm):
+                nn.init.ones_(m.weight)
+        net, other = Net(), nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+        other.apply(init)
+        for x, y in loader:
+            nn.functional.cross_entropy(net(x) + other(x), y).backward()
+    """,
     "biases, and a single layer": """
         import torch
         from torch import nn

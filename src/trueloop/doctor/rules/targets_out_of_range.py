@@ -54,7 +54,7 @@ class TargetsOutOfRange(Rule):
     def loss_called(self, fact: LossCalled) -> Iterator[Finding]:
         if fact.kind not in (*INDICES, *BINARY, *SIGNS, "poisson_nll_loss"):
             return
-        if fact.error is None and (not self.trace.close or self._looks[fact.place] >= LOOKS):
+        if fact.error is None and self._looks[fact.place] >= LOOKS:
             return
         self._looks[fact.place] += 1
         if fact.target.requires_grad and not fact.input.requires_grad:

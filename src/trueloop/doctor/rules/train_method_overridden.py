@@ -1,7 +1,8 @@
 """A module's own ``train`` hides the one that switches modes.
 
 Sees: the training runs in a method ``train`` of a module, or a model's class has a ``train`` that never comes to
-``nn.Module.train``.
+``nn.Module.train``. In the text: backward comes in the method, or in what it calls, and neither it nor an ``eval`` of
+the class switches a mode.
 
 Why it matters: ``eval()`` calls ``train(False)``. It starts the training again, fails for want of arguments, or does
 nothing: dropout and batch statistics stay at work.
@@ -22,8 +23,14 @@ from trueloop.doctor.facts import BackwardBegun, Called, Ended, Evaluated
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import events as read
+from trueloop.doctor.source import values
+from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.library import TWO_MODES, is_module
+from trueloop.doctor.source.ways import Run
 
 if TYPE_CHECKING:
+    from trueloop.doctor.source.program import Program
     from trueloop.doctor.trace import Trace
 
 BACKWARDS = 3  # whose stacks are looked at
@@ -119,6 +126,69 @@ def _hiding(owner: Any, unmoved: bool) -> CodeType | None:
     if len(arguments) == 1 and arguments[0] in MODES:  # a switch of its own kind, that hands the mode on, or does not
         return code if unmoved and not names & SWITCHES else None
     return code
+
+
+def in_source(program: Program) -> Iterator[Checked]:
+    """Backward runs in a module's own ``train``, which never comes to the switch, and ``eval`` is torch's."""
+    told: set[int] = set()
+    for run in program.runs:
+        for event in run.of(read.Entered):
+            function = event.function
+            owner = function.owner
+            if function.name != "train" or owner is None or id(function.node) in told or not _is_torchs(owner):
+                continue
+            if not any(_within(one, event) for one in run.of(read.Backward)) or not _hides(run, event, owner):
+                continue
+            told.add(id(function.node))
+            finding = program.finding(
+                TrainMethodOverridden,
+                f"{owner.name}.train hides the `train` that switches modes: `eval()` of {owner.name} calls it",
+                f"backward runs in {owner.name}.train, and it does not call `super().train(mode)`",
+                at=program.line(function.node, function.unit),
+                level="error" if _has_two_modes(program, owner) else "note",
+            )
+            yield Checked(finding)
+
+
+def _is_torchs(owner: values.Class) -> bool:
+    line = [one for one in owner.line() if isinstance(one, str)]
+    return (
+        "" not in line and any(is_module(one) for one in line) and not isinstance(owner.find("eval"), values.Function)
+    )
+
+
+def _within(event: read.Event, entered: read.Entered) -> bool:
+    return event.at.calls[: len(entered.at.calls)] == entered.at.calls
+
+
+def _hides(run: Run, entered: read.Entered, owner: values.Class) -> bool:
+    """Whether nothing in it switches a mode; where parts are switched by hand, whether ``eval()`` is called as well."""
+    switched = [event.target for event in run.of(read.ModeSet) if _within(event, entered)]
+    if any(isinstance(one, values.Object) and _is_one(one, owner) for one in switched):
+        return False
+    by_eval = (one for one in run.of(read.Entered) if one.function is entered.function)
+    return not switched or any(_says(one.node) == "eval" for one in by_eval)
+
+
+def _is_one(thing: values.Object, owner: values.Class) -> bool:
+    return isinstance(thing.cls, values.Class) and owner in thing.cls.line()
+
+
+def _says(call: Any) -> str:
+    name: str = getattr(getattr(getattr(call, "func", None), "attr", None), "value", "")
+    return name
+
+
+def _has_two_modes(program: Program, owner: values.Class) -> bool:
+    """Whether one of its layers has two modes, as far as it is known."""
+    for run in program.runs:
+        for event in run.of(read.Made):
+            if event.made.kind in TWO_MODES and event.function is not None and event.function.owner is owner:
+                return True
+        for call in run.of(read.Called):
+            if call.layers and isinstance(call.target, values.Object) and _is_one(call.target, owner):
+                return True
+    return False
 
 
 FIRES = {
@@ -236,5 +306,116 @@ SILENT = {
                     F.mse_loss(self.net(torch.randn(16, 8)), torch.zeros(16, 1)).backward()
                     opt.step()
         Trainer(nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 1))).train()
+    """,
+}
+
+READ_FIRES = {
+    "model and trainer in one": """
+        import torch
+        from torch import nn
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+                self.opt = torch.optim.Adam(self.parameters())
+            def forward(self, x):
+                return self.net(x)
+            def train(self, loader, epochs):
+                for _ in range(epochs):
+                    for x, y in loader:
+                        self.opt.zero_grad()
+                        nn.functional.mse_loss(self(x), y).backward()
+                        self.opt.step()
+        net = Network()
+        net.train(loader, 3)
+        net.eval()
+    """,
+    "never called here, by a helper": """
+        import torch
+        import torch.nn as nn
+        import torch.nn.functional as F
+        class Agent(nn.Module):
+            def __init__(self):
+                super(Agent, self).__init__()
+                self.body, self.norm = nn.Linear(4, 8), nn.BatchNorm1d(8)
+                self.optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            def forward(self, x):
+                return self.norm(self.body(x))
+            def update(self, x, y):
+                self.optimizer.zero_grad()
+                loss = F.cross_entropy(self(x), y)
+                loss.backward()
+                self.optimizer.step()
+            def train(self, x, y):
+                for _ in range(10):
+                    self.update(x, y)
+    """,
+}
+
+READ_SILENT = {
+    "it hands the mode on, or is a switch of its own": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.drop = nn.Linear(4, 8), nn.Dropout(0.2)
+            def forward(self, x):
+                return self.drop(self.body(x))
+            def train(self, mode=True):
+                super().train(mode)
+                self.body.eval()
+                return self
+        class Teacher(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Linear(4, 8)
+            def forward(self, x):
+                return self.body(x)
+            def train(self, mode=True):
+                return self
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            net.train()
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+    """,
+    "a trainer that is no module": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self, net):
+                self.net, self.opt = net, torch.optim.SGD(net.parameters(), lr=0.1)
+            def train(self, loader):
+                self.net.train()
+                for x, y in loader:
+                    self.opt.zero_grad()
+                    nn.functional.mse_loss(self.net(x), y).backward()
+                    self.opt.step()
+        Trainer(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1))).train(loader)
+    """,
+    "its parts are switched by hand, and eval is never asked of it": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1))
+                self.opt = torch.optim.SGD(self.body.parameters(), lr=0.1)
+            def train(self, loader):
+                self.body.train()
+                for x, y in loader:
+                    self.opt.zero_grad()
+                    nn.functional.mse_loss(self.body(x), y).backward()
+                    self.opt.step()
+            def test(self, x):
+                self.body.eval()
+                with torch.no_grad():
+                    return self.body(x)
+        net = Net()
+        net.train(loader)
+        net.test(x)
     """,
 }

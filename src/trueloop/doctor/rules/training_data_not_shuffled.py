@@ -15,7 +15,7 @@ Fix: ``DataLoader(…, shuffle=True)`` for training, or ``torch.randperm`` in ea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
+from trueloop.doctor.source.arguments import given, with_argument
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.edits import together
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.mending import argument, replaced
 from trueloop.doctor.source.provenance import ancestors
-from trueloop.doctor.source.ways import common_loop
+from trueloop.doctor.source.ways import Run, common_loop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,12 +162,27 @@ def in_long_runs(labels: _Labels) -> tuple[int, float, int] | None:
         None where labels are not in runs longer than half a batch, or there are too few of them to tell.
     """
     in_a_row = [label for batch in labels.batches for label in batch]
-    counts, total = Counter(in_a_row), len(in_a_row)
-    if total < SAMPLES or len(labels.batches) < BATCHES or not 2 <= len(counts) <= total / 5:
-        return None
     changes = sum(a != b for a, b in pairwise(in_a_row))
-    by_chance = (1 - sum((count / total) ** 2 for count in counts.values())) * (total - 1)
-    long = total / (changes + 1) >= 0.5 * total / len(labels.batches)
+    return runs_of(changes, tuple(Counter(in_a_row).values()), len(labels.batches))
+
+
+def runs_of(changes: int, counts: Sequence[int], batches: int) -> tuple[int, float, int] | None:
+    """The same, of labels that are counted already.
+
+    Args:
+        changes: how often the label changes from one sample to the next.
+        counts: how many samples each label has.
+        batches: in how many batches they come.
+
+    Example:
+        >>> runs_of(1, [200, 200], 10), runs_of(190, [200, 200], 10)
+        ((1, 199.5, 2), None)
+    """
+    total = sum(counts)
+    if total < SAMPLES or batches < BATCHES or not 2 <= len(counts) <= total / 5:
+        return None
+    by_chance = (1 - sum((count / total) ** 2 for count in counts)) * (total - 1)
+    long = total / (changes + 1) >= 0.5 * total / batches
     return (changes, by_chance, len(counts)) if by_chance >= 10 and changes <= RARE * by_chance and long else None
 
 
@@ -204,6 +221,7 @@ def in_source(program: Program) -> Iterator[Checked]:
     told: set[int] = set()
     for run in program.runs:
         steps = list(run.of(read.Stepped))
+        held = _held_out(run)
         for backward in run.of(read.Backward):
             if not any(common_loop(step.at, backward.at) is not None for step in steps) or len(backward.at.loops) < 2:
                 continue
@@ -211,7 +229,7 @@ def in_source(program: Program) -> Iterator[Checked]:
                 loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
                 if not isinstance(loader, values.Object) or loader.kind != "torch.utils.data.DataLoader":
                     continue
-                if id(loader.node) in told or not _in_order(loader):
+                if id(loader.node) in told or id(loader) in held or not _in_order(loader):
                     continue
                 told.add(id(loader.node))
                 finding = program.finding(
@@ -227,9 +245,21 @@ def in_source(program: Program) -> Iterator[Checked]:
                 yield Checked(finding, _mended(program, loader))
 
 
+def _held_out(run: Run) -> set[int]:
+    """The loaders that a model reads in eval mode or without gradients: that they are trained on is another mistake."""
+    found: set[int] = set()
+    for call in run.of(read.Called):
+        if call.training is False or call.grad is False:
+            fetched = (one for value in call.args for one in ancestors(value) if isinstance(one, values.Tensor))
+            found |= {id(one.inputs[0]) for one in fetched if one.op == "fetched"}
+    return found
+
+
 def _in_order(loader: values.Object) -> bool:
     shuffle = loader.option("shuffle", 2)
     if shuffle is not None and not (isinstance(shuffle, values.Constant) and shuffle.value in (False, None)):
+        return False
+    if kind(given(loader.node, "shuffle", 2)) == "Comparison":  # `shuffle=name == "train"`: for some of several loaders
         return False
     if any(name in loader.kwargs for name in ("sampler", "batch_sampler", "**")) or len(loader.args) > 3:
         return False
@@ -241,14 +271,17 @@ def _in_order(loader: values.Object) -> bool:
         "ImageFolder",
         "MNIST",
         "CIFAR10",
+        "ConcatDataset",
+        "FashionMNIST",
+        "CIFAR100",
     )
 
 
 def _mended(program: Program, loader: values.Object) -> Fix | None:
-    given = argument(loader.node, "shuffle")
-    if given is None or loader.at.unit is not program.unit:
-        return None
-    return replaced(program, given, "True", "shuffle the training data")
+    said = given(loader.node, "shuffle", 2)
+    if said is not None and program.unit.text(said) not in ("False", "None"):
+        return None  # a name for it, which other loaders may share
+    return together("shuffle the training data", with_argument(program, loader.node, "shuffle", "True", 2))
 
 
 FIRES = {
@@ -310,6 +343,19 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "one class after the other": """
+        import torch
+        from torch import nn
+        from torch.utils.data import ConcatDataset, DataLoader
+        net = nn.Linear(4, 2)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(ConcatDataset([cats, dogs]), batch_size=32, shuffle=False)
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+    """,
     "shuffle=False": """
         import torch
         from torch import nn

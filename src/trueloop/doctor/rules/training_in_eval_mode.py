@@ -21,8 +21,10 @@ from trueloop.doctor.facts import ModeSet, Paused, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
+from trueloop.doctor.source.edits import together
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.library import TWO_MODES
+from trueloop.doctor.source.modes import woken
 from trueloop.doctor.source.modules import parts
 from trueloop.doctor.source.ritual import is_stepped, learned_from
 from trueloop.doctor.source.ways import Run, common_loop
@@ -185,7 +187,53 @@ def in_source(program: Program) -> Iterator[Checked]:
                 certainty="likely" if call.layers is None else "certain",
                 help="call `model.train()` at the head of every training epoch",
             )
-            yield Checked(finding)
+            rests = [e for e in run.of(read.ModeSet) if e.target is call.target and e.training is not True]
+            same = [event for event in run.of(read.Called) if event.node is call.node]
+            is_shared = not all(any(learned_from(run, event)) for event in same)  # one line trains and evaluates
+            edit = None if is_shared else woken(program, call, rests)
+            yield Checked(finding, together("put the model into train mode", edit))
+        for call, rest in _left_resting(run):
+            if id(call.node) in told:
+                continue
+            told.add(id(call.node))
+            named = call.layers[0][0] if call.layers else "a layer that has two modes"
+            finding = program.finding(
+                TrainingInEvalMode,
+                f"after an evaluation between the batches the model is trained in eval mode: {named} rests",
+                "in some turns of the batches' loop the model is put into eval mode, and nothing there puts it back",
+                at=call,
+                related=[(rest, "eval mode begins here")],
+                certainty="likely" if call.layers is None else "certain",
+                help="call `model.train()` after the evaluation",
+            )
+            yield Checked(finding, together("put the model into train mode", woken(program, call, [rest])))
+
+
+def _left_resting(run: Run) -> Iterator[tuple[read.Called, read.ModeSet]]:
+    """Trained forwards that come a turn after eval mode was set in their own loop, where nothing sets train mode."""
+    modes = list(run.of(read.ModeSet))
+    for call in run.of(read.Called):
+        if not call.at.loops or call.training is True or call.grad is False or call.layers == ():
+            continue  # known to be in train mode: the loop is left after the evaluation, or that puts it back
+        inner = call.at.loops[-1]
+        trained = inner.number and any(_is_used(run, event) for event in learned_from(run, call))
+        if not trained or not is_stepped(run, call.target):
+            continue
+        own = [event for event in modes if event.target is call.target and _turn(event, inner.loop) is not None]
+        rests = [event for event in own if event.training is False and _turn(event, inner.loop) == inner.number - 1]
+        if not rests or any(event.training is not False for event in own):
+            continue
+        wakes = [one for one in modes if one.training is True and {id(part) for part in parts(one.target)} & _own(call)]
+        if not any(_turn(event, inner.loop) is not None for event in wakes):
+            yield call, rests[0]
+
+
+def _own(call: read.Called) -> set[int]:
+    return {id(one) for one in parts(call.target)} or {id(call.target)}
+
+
+def _turn(event: read.ModeSet, loop: int) -> int | None:
+    return next((turn.number for turn in event.at.loops if turn.loop == loop), None)
 
 
 def _is_used(run: Run, backward: read.Backward) -> bool:
@@ -285,6 +333,24 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "evaluated between the batches": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        def evaluate(model):
+            model.eval()
+            with torch.no_grad():
+                return model(held_out).argmax(1)
+        for epoch in range(3):
+            net.train()
+            for step, (x, y) in enumerate(loader):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+                if step % 100 == 0:
+                    print(evaluate(net))
+    """,
     "never back": """
         import torch
         from torch import nn
@@ -319,9 +385,63 @@ READ_FIRES = {
                         self.opt.step()
                     print(self.validate(val))
     """,
+    "evaluated now and then": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        def evaluate(model):
+            model.eval()
+            with torch.no_grad():
+                return nn.functional.cross_entropy(model(a), b).item()
+        for step in range(100):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            evaluate(net)
+    """,
 }
 
 READ_SILENT = {
+    "evaluated between the batches, and the loop is left": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            net.train()
+            for step, (x, y) in enumerate(loader):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+                if step == 100:
+                    net.eval()
+                    with torch.no_grad():
+                        print(net(x).argmax(1))
+                    break
+    """,
+    "evaluated between the batches, and put back by a function": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        def evaluate(model):
+            was = model.training
+            model.eval()
+            try:
+                with torch.no_grad():
+                    return model(held_out).argmax(1)
+            finally:
+                model.train(was)
+        for epoch in range(3):
+            net.train()
+            for step, (x, y) in enumerate(loader):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+                if step % 100 == 0:
+                    print(evaluate(net))
+    """,
     "back at each epoch's head": """
         import torch
         from torch import nn

@@ -22,10 +22,15 @@ from trueloop.doctor.facts import Ended, Evaluated, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding
 from trueloop.doctor.meant import means_held_out, means_training, names_of
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.ritual import is_stepped, learned_from
-from trueloop.doctor.source.ways import Run
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.edits import put, spelled, together, wrapped
+from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.naming import is_seen, name_of, uses_on_the_way
+from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ritual import fed, is_stepped, learned_from
+from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.written import says
 
 if TYPE_CHECKING:
@@ -192,6 +197,8 @@ class TrainingOnValidationData(Rule):
 def in_source(program: Program) -> Iterator[Checked]:
     """One loop serves two phases, in train and in eval mode, and backward and step follow in both."""
     for run in program.runs:
+        if run.complete:
+            yield from _held_out(program, run)
         calls: dict[int, list[read.Called]] = {}
         for call in run.of(read.Called):
             calls.setdefault(id(call.node), []).append(call)
@@ -214,7 +221,110 @@ def in_source(program: Program) -> Iterator[Checked]:
                 related=[(resting[0], "the forward, in eval mode")],
                 help="call backward and step in the training phase only",
             )
-            yield Checked(finding)
+            yield Checked(finding, _mended(program, run, resting[0]))
+
+
+def _held_out(program: Program, run: Run) -> Iterator[Checked]:
+    """What is trained on holds the dataset that is evaluated; or it is evaluated too, and one that shuffles idles."""
+    trained = {id(loader): (loader, event) for loader, event in fed(run)}
+    for loader, event in trained.values():
+        inside = _joined(loader)
+        for call in run.of(read.Called):
+            if call.grad is not False or not is_stepped(run, call.target) or common_loop(call.at, event.at) is None:
+                continue
+            other = next((one for value in call.args for one in _loaders(value) if one is not loader), None)
+            if other is None or not any(one is other.option("dataset", 0) for one in inside):
+                continue
+            finding = program.finding(
+                TrainingOnValidationData,
+                "the loader that is trained on holds the validation's samples as well",
+                "it goes through several datasets joined, and one of them is that of the loader that is evaluated",
+                at=loader,
+                related=[(other, "the validation's loader"), (call, "evaluated here")],
+                help="train on the training set alone",
+            )
+            yield Checked(finding, _parted(program, loader, other))
+            break
+    used = {id(event.over) for event in run.of(read.Iterated)}
+    idle = [e.made for e in run.of(read.Made) if e.made.kind == LOADER and id(e.made) not in used]
+    evaluated = [one for call in run.of(read.Called) if call.grad is False for v in call.args for one in _loaders(v)]
+    for loader, event in trained.values():
+        waiting = idle[0] if len(idle) == 1 and len(trained) == 1 and _shuffles(idle[0]) else None
+        if waiting is None or _shuffles(loader) or not any(one is loader for one in evaluated):
+            continue
+        if any(waiting is one for e in run.of(read.Escaped) for value in e.values for one in ancestors(value)):
+            continue
+        finding = program.finding(
+            TrainingOnValidationData,
+            "the loader that is evaluated is the one that is trained on",
+            "another loader, which shuffles, is made and never read",
+            at=event,
+            related=[(loader, "trained on, and evaluated"), (waiting, "never read")],
+            help="train on the loader that shuffles",
+        )
+        yield Checked(finding, _other_loader(program, event, loader, waiting))
+
+
+def _parted(program: Program, loader: values.Object, other: values.Object) -> Fix | None:
+    """Of two datasets joined, the one that is not evaluated."""
+    unit, joined, held = program.unit, given(loader.node, "dataset", 0), given(other.node, "dataset", 0)
+    listed = [unit.text(one.value) for one in getattr(given(joined, "datasets", 0), "elements", ())]
+    rest = [name for name in listed if held is not None and name != unit.text(held)]
+    if len(listed) != 2 or len(rest) != 1:
+        return None
+    return together(f"train on `{rest[0]}` alone", put(program, joined, rest[0]))
+
+
+def _other_loader(program: Program, event: read.Backward, loader: values.Object, other: values.Object) -> Fix | None:
+    unit, name = program.unit, name_of(program.unit, other.node)
+    places = uses_on_the_way(unit, name_of(unit, loader.node), event.at, set())
+    if len(places) != 1 or not is_seen(unit, name, other.node, places[0]):
+        return None
+    return together(f"train on `{name}`", put(program, places[0], name))
+
+
+LOADER = "torch.utils.data.DataLoader"
+
+
+def _joined(loader: values.Object) -> tuple[values.Value, ...]:
+    """The datasets that a loader's was joined of: ``ConcatDataset([a, b])``, ``a + b``."""
+    data = loader.option("dataset", 0)
+    if isinstance(data, values.Object) and data.kind == "torch.utils.data.ConcatDataset":
+        several = data.option("datasets", 0)
+        return several.all() if isinstance(several, values.Items) else ()
+    return data.inputs if isinstance(data, values.Unknown) and data.via == "add" else ()
+
+
+def _loaders(value: values.Value) -> Iterator[values.Object]:
+    for one in ancestors(value):
+        of = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
+        if isinstance(of, values.Object) and of.kind == LOADER:
+            yield of
+
+
+def _shuffles(loader: values.Object) -> bool:
+    return values.constant(loader.option("shuffle", 2)) is True
+
+
+def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:
+    """From backward to step, in train mode only."""
+    step = _steps(run, call)
+    backward = next((one for one in learned_from(run, call) if one.at.loops == call.at.loops), None)
+    if step is None or backward is None or not step.at.calls == backward.at.calls == call.at.calls:
+        return None
+    unit, called = program.unit, getattr(call.node, "func", None)
+    lines = [blocks.statement(unit, one.node) for one in (call, backward, step)]
+    block = list(blocks.block(unit, lines[0])) if lines[0] is not None else []
+    if called is None or not all(line in block for line in lines):
+        return None
+    forward, back, last = (block.index(line) for line in lines if line is not None)
+    if not forward <= back <= last:
+        return None
+    mode = f"{unit.text(called)}.training"
+    graph, imported = spelled(program, "torch.set_grad_enabled")
+    recorded = wrapped(program, block[forward], block[back - 1], f"with {graph}({mode}):") if forward < back else []
+    learned = wrapped(program, block[back], block[last], f"if {mode}:")
+    return together("learn in train mode only", recorded, learned, imported if forward < back else [])
 
 
 def _steps(run: Run, call: read.Called) -> read.Stepped | None:
@@ -356,6 +466,39 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "both sets joined": """
+        import torch
+        from torch import nn
+        from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
+        known, held = TensorDataset(x, y), TensorDataset(a, b)
+        train = DataLoader(ConcatDataset([known, held]), batch_size=8, shuffle=True)
+        val = DataLoader(held, batch_size=8)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((net(x).argmax(1) == y).sum().item() for x, y in val))
+    """,
+    "the other loader": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        train = DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
+        val = DataLoader(TensorDataset(a, b), batch_size=8)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in val:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((net(x).argmax(1) == y).sum().item() for x, y in val))
+    """,
     "two phases": """
         import torch
         from torch import nn
@@ -375,6 +518,26 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a last fit on both sets": """
+        import torch
+        from torch import nn
+        from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
+        known, held = TensorDataset(x, y), TensorDataset(a, b)
+        train, val = DataLoader(known, batch_size=8, shuffle=True), DataLoader(held, batch_size=8)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((net(x).argmax(1) == y).sum().item() for x, y in val))
+        for x, y in DataLoader(ConcatDataset([known, held]), batch_size=8, shuffle=True):
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+    """,
     "steps in one": """
         import torch
         from torch import nn

@@ -17,18 +17,20 @@ Fix: call the model with gradients enabled in training; keep ``no_grad`` to eval
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Ended, ModuleCalled, Stepping
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.hollow import Hollow
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.seen import Pass
+from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source import values
-from trueloop.doctor.source.fixes import Checked
+from trueloop.doctor.source.edits import together, unwrapped
+from trueloop.doctor.source.fixes import Checked, Edit, Fix
+from trueloop.doctor.source.library import LOSSES, is_layer
 from trueloop.doctor.source.modules import parts
-from trueloop.doctor.source.provenance import feeds, held, weights
+from trueloop.doctor.source.provenance import ancestors, feeds, held, weights
 from trueloop.doctor.source.ritual import optimizers
 from trueloop.doctor.source.ways import Run
 
@@ -106,8 +108,13 @@ def in_source(program: Program) -> Iterator[Checked]:
             reached, unknown = weights(backward.loss)
             if unknown or id(backward.node) in told or not backward.at.loops or _of(run, reached) is not None:
                 continue
-            for call in run.of(read.Called):
-                if call.grad is not False or not feeds(call.result, backward.loss):
+            if any(_is_of_a_layer(one) for one in ancestors(backward.loss, graph=True)):
+                continue  # it reaches those of another model
+            calls = [call for call in run.of(read.Called) if feeds(call.result, backward.loss)]
+            if any(call.grad and feeds(call.result, backward.loss, graph=True) for call in calls):
+                continue  # it reaches another model
+            for call in calls:
+                if call.grad is not False:
                     continue
                 own = {id(one) for one in parts(call.target)}
                 optimizer = _of(run, own)
@@ -122,8 +129,37 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(backward, "the backward that finds no graph")],
                     help="call the model outside `torch.no_grad()` when it is trained",
                 )
-                yield Checked(finding)
+                yield Checked(finding, _mended(program, call, backward))
                 break
+
+
+def _mended(program: Program, call: read.Called, backward: read.Backward) -> Fix | None:
+    """Takes off what switches gradients off, if it stands in the function that trains: a helper may have other uses."""
+    unit, depth = program.unit, 0
+    for one, two in zip(call.at.calls, backward.at.calls, strict=False):
+        depth += one is two
+    inside = (*call.at.calls, call.node)[depth]
+    trained: Any = blocks.function(unit, (*backward.at.calls, backward.node)[depth])
+    for one in blocks.around(unit, inside):
+        node: Any = one
+        if node is trained:
+            break
+        if blocks.kind(node) == "With" and len(node.items) == 1 and _is_off(unit.text(node.items[0].item)):
+            return together("train with gradients", unwrapped(program, node))
+    off = [one for one in getattr(trained, "decorators", ()) if _is_off(unit.text(one.decorator))]
+    if len(off) != 1:
+        return None
+    line = unit.span(off[0]).start.line
+    return together("train with gradients", Edit((line, 0), (line + 1, 0), ""))
+
+
+def _is_off(text: str) -> bool:
+    return text.removesuffix("()").rpartition(".")[2] in ("no_grad", "inference_mode")
+
+
+def _is_of_a_layer(value: values.Value) -> bool:
+    layer = value.layer if isinstance(value, values.Tensor) else None
+    return layer is not None and is_layer(layer.kind) and layer.kind not in LOSSES
 
 
 def _of(run: Run, own: set[int]) -> values.Object | None:
@@ -221,6 +257,54 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "switched off by an evaluation, and left so": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        def judge():
+            torch.set_grad_enabled(False)
+            return nn.functional.cross_entropy(net(held_out), labels).item()
+        for epoch in range(3):
+            for x, y in loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            print(judge())
+    """,
+    "the whole loop": """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 3)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in torch.utils.data.DataLoader(data):
+            opt.zero_grad()
+            with torch.no_grad():
+                out = net(x)
+                loss = nn.functional.cross_entropy(out, y)
+            loss.requires_grad = True
+            loss.backward()
+            opt.step()
+    """,
+    "a trainer's method": """
+        import torch
+        from torch import nn
+        class Trainer:
+            def __init__(self):
+                self.net = nn.Linear(4, 3)
+                self.opt = torch.optim.SGD(self.net.parameters(), lr=0.1)
+            @torch.no_grad()
+            def step(self, x, y):
+                self.opt.zero_grad()
+                loss = nn.functional.cross_entropy(self.net(x), y)
+                loss.requires_grad_()
+                loss.backward()
+                self.opt.step()
+            def fit(self):
+                for x, y in torch.utils.data.DataLoader(data):
+                    self.step(x, y)
+        Trainer().fit()
+    """,
     "a helper that is made for predictions": """
         import torch
         from torch import nn
@@ -239,6 +323,25 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a teacher's, for a student that learns": """
+        import torch
+        from torch import nn
+        teacher, student = nn.Linear(4, 3), nn.Linear(4, 3)
+        first = torch.optim.SGD(teacher.parameters(), lr=0.1)
+        for x, y in loader:
+            first.zero_grad()
+            nn.functional.cross_entropy(teacher(x), y).backward()
+            first.step()
+        optimizer = torch.optim.SGD(teacher.parameters(), lr=0.1)
+        optimizer.add_param_group({"params": student.parameters()})
+        for x, y in loader:
+            with torch.no_grad():
+                known = teacher(x)
+            loss = nn.functional.mse_loss(student(x), known)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    """,
     "a frozen backbone": """
         import torch
         from torch import nn

@@ -24,6 +24,7 @@ from trueloop.doctor.endings import residuals
 from trueloop.doctor.facts import BackwardBegun, Called, Ended, SchedulerMade, StateLoaded, Stepped
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.untended import figure
 
 if TYPE_CHECKING:
     from trueloop.doctor.graph import Graph
@@ -56,6 +57,7 @@ class WeightsDoNotMove(Rule):
         self._last: tuple[OptimizerSeen, Vitals, Place | None] | None = None
         self._schedules: dict[int, Place | None] = {}
         self._pending: Finding | None = None
+        self._figures: list[float] = []  # a number for the values of each parameter, when it was judged
         self._told = False
 
     def scheduler_made(self, fact: SchedulerMade) -> None:
@@ -77,6 +79,7 @@ class WeightsDoNotMove(Rule):
         self._still += 1
         if self._still in (STEPS, TOLD_AFTER):
             self._pending = self._judged(fact.optimizer, fact.vitals, fact.place)
+            self._figures = self._now() if self.trace.seldom else []
         if self._still == TOLD_AFTER:
             yield from self._tell()
 
@@ -108,7 +111,12 @@ class WeightsDoNotMove(Rule):
             )
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
+        if self.trace.seldom and self._pending is not None and self._figures != self._now():
+            return  # they moved when nobody looked
         yield from self._tell()
+
+    def _now(self) -> list[float]:
+        return [figure(parameter) for seen in self.trace.optimizers for parameter in seen.parameters()]
 
     def _tell(self) -> Iterator[Finding]:
         if self._pending is not None and not self._told:

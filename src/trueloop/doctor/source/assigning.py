@@ -9,7 +9,8 @@ from typing import Any
 import libcst as cst
 
 from trueloop.doctor.source.elements import parts
-from trueloop.doctor.source.events import GradientsUsed, Kept, Operated, Zeroed
+from trueloop.doctor.source.events import GradientsUsed, Kept, Operated, Remembered, Zeroed
+from trueloop.doctor.source.freezing import freeze
 from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.modules import owner
 from trueloop.doctor.source.modules import parts as parts_of
@@ -26,13 +27,17 @@ from trueloop.doctor.source.values import (
     Unknown,
     Value,
     constant,
+    truth,
 )
 
-_LONGEST = 64
+LONGEST = 64
 
 
 def assign(m: Machine, target: cst.CSTNode, value: Value) -> None:
     """``target = value``"""
+    name = _last_name(target)
+    if "best" in name.lower() and m.loops:
+        m.tell(Remembered(target, m.at, name, value))
     if isinstance(target, cst.Name):
         scope = m.frame.scope.outer.get(target.value, m.frame.scope)
         if isinstance(value, Unknown) and not value.name:
@@ -46,6 +51,13 @@ def assign(m: Machine, target: cst.CSTNode, value: Value) -> None:
         _set_part(m, target, value)
     elif isinstance(target, cst.StarredElement):
         assign(m, target.value, value)
+
+
+def _last_name(target: cst.CSTNode) -> str:
+    """``best`` of ``best`` and of ``self.best``."""
+    if isinstance(target, cst.Attribute):
+        return target.attr.value
+    return target.value if isinstance(target, cst.Name) else ""
 
 
 def _unpack(m: Machine, target: cst.Tuple | cst.List, value: Value) -> None:
@@ -74,10 +86,15 @@ def set_attribute(m: Machine, of: Value, name: str, value: Value, node: cst.CSTN
         m.tell(Zeroed(node, m.at, of) if _clears(value) else GradientsUsed(node, m.at, of))
         return
     if name == "requires_grad":
-        whole = owner(of)
-        frozen = constant(value) is False and _is_each(m, of)  # else, of which parameters it is said is not known
-        for one in parts_of(whole) if whole is not None else ():
-            m.write(one.attrs, "frozen", True if frozen else None)
+        freeze(m, of, constant(value) is False)
+        if isinstance(of, Tensor) and constant(value) is True:
+            m.write(of.attrs, "asked", Constant(True))
+    whole = owner(of) if name == "training" else None
+    if whole is not None:
+        for one in parts_of(whole) if whole is not of else (whole,):  # which of several parts is not known
+            if isinstance(one, Object):
+                m.write(one.attrs, "training", truth(value) if whole is of else None)
+        return
     if name == "data" and isinstance(of, (Tensor, Unknown)):
         return
     if isinstance(of, Either):
@@ -90,14 +107,6 @@ def set_attribute(m: Machine, of: Value, name: str, value: Value, node: cst.CSTN
         m.write(of.scope.names, name, value)
     elif isinstance(of, Super):
         set_attribute(m, of.of, name, value, node)
-
-
-def _is_each(m: Machine, of: Value) -> bool:
-    """Whether a value is the parameter of a loop over all of a module's: ``for p in model.parameters()``."""
-    loop = m.loops[-1].node if m.loops else None
-    over = loop.iter if isinstance(loop, cst.For) else None
-    whole = isinstance(over, cst.Call) and isinstance(over.func, cst.Attribute) and over.func.attr.value == "parameters"
-    return whole and isinstance(of, Unknown) and of.via == "each" and getattr(of.of, "via", "") == "parameters"
 
 
 def _clears(value: Value) -> bool:
@@ -131,9 +140,9 @@ def keep(m: Machine, into: Items, value: Value) -> None:
     if into.pairs is not None:
         known = tuple(into.pairs.values())
         m.write(into.attrs, "pairs", None)
-        m.write(into.attrs, "items", known[:_LONGEST])
+        m.write(into.attrs, "items", known[:LONGEST])
         m.write(into.attrs, "each", value)
-    elif into.items is not None and len(into.items) < _LONGEST:
+    elif into.items is not None and len(into.items) < LONGEST:
         inside = len(m.loops) > len(into.at.loops)
         # a list that grows in a loop has a length that is not known
         m.write(into.attrs, "items", (*into.items, value))
@@ -180,9 +189,10 @@ def arithmetic(m: Machine, op: str, one: Value, other: Value, node: cst.CSTNode)
                 return Unknown()
         return Unknown()
     if isinstance(one, Items) and isinstance(other, Items) and op == "add":
-        known_all = one.items is not None and other.items is not None
-        both = {"items": (*(one.items or ()), *(other.items or ()))} if known_all else {"each": Unknown()}
-        return Items(one.kind, node, m.at, both)
+        if one.items is None or other.items is None:
+            either = Unknown(via="each", inputs=(*one.all(), *other.all()))
+            return Items(one.kind, node, m.at, {"each": either})
+        return Items(one.kind, node, m.at, {"items": (*one.items, *other.items)})
     if isinstance(one, Items) and op == "mul":
         each = one.all()[0] if len(one.all()) == 1 else Unknown()
         return Items(one.kind, node, m.at, {"each": each})

@@ -68,6 +68,8 @@ def attribute(m: Machine, of: Value, name: str, node: cst.CSTNode) -> Value:
         return _of_super(of, name)
     if isinstance(of, Either):
         return each_way(m, of, lambda one: attribute(m, one, name, node))
+    if isinstance(of, Items) and of.kind == "tuple" and len(of.items or ()) == 2 and name in ("values", "indices"):
+        return of.all()[name == "indices"]  # of `max(dim)`
     if isinstance(of, (Items, Constant)):
         return Method(of, name)
     return Unknown(name, of, ".")

@@ -23,7 +23,7 @@ from trueloop.doctor import findings as _findings
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.source.fixes import Checked, Edit, Fix
 from trueloop.doctor.source.library import KNOWN, ROOTS
-from trueloop.doctor.source.read import Source, of_bytes
+from trueloop.doctor.source.read import Source, bytes_of, of_bytes
 
 MOST = 40
 """So many files decide on one; ``imports.py`` reads no more than 12 for one."""
@@ -94,7 +94,7 @@ class Cache:
 
     def _file(self, path: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{_hash(os.path.abspath(path).encode())[:40]}.json"
+        return self.folder / f"{_hash(os.fsencode(os.path.abspath(path)))[:40]}.json"
 
     def _entry(self, path: str) -> dict[str, Any] | None:
         try:
@@ -114,13 +114,13 @@ class Cache:
             if file not in reached:
                 reached[file], imported = self._seen(file, None if reached else content, root)
                 ahead += reversed(imported)
-        return _hash("\0".join([str(root), *(f"{file}\0{its}" for file, its in reached.items())]).encode())
+        return _hash(os.fsencode("\0".join([str(root), *(f"{file}\0{its}" for file, its in reached.items())])))
 
     def _seen(self, file: str, content: bytes | None, root: Path) -> tuple[str, tuple[str, ...]]:
         if file not in self._read:
             if content is None:
                 try:
-                    content = Path(file).read_bytes()
+                    content = bytes_of(file)
                 except OSError:
                     content = b""
             own, entry = _hash(content), self._entry(file)

@@ -6,6 +6,7 @@ from typing import Any
 
 import libcst as cst
 
+from trueloop.doctor.source import accelerators
 from trueloop.doctor.source.attributes import each_way
 from trueloop.doctor.source.events import Called, Constructed, Entered, Escaped, Made
 from trueloop.doctor.source.functions import call_named
@@ -117,6 +118,8 @@ def _call_object(
             return inline(m, found, callee, args, kwargs, node)
         if "" in callee.cls.line():
             return call_unknown(m, callee, args, kwargs, node)
+    if callee.cls == accelerators.ENGINE:
+        return invoke(m, callee.attrs["module"], args, kwargs, node)
     if callee.cls == "functools.partial" and callee.args:
         return invoke(m, callee.args[0], (*callee.args[1:], *args), callee.kwargs | kwargs, node)
     return Unknown(of=callee, via="call", inputs=(*args, *kwargs.values()))
@@ -169,12 +172,16 @@ def inline(
 ) -> Value:
     """Goes through a function of the user's with these arguments."""
     m.entered.add(id(function.node))
-    running = sum(frame.function is not None and frame.function.node is function.node for frame in m.frames)
+    if function.around is not None:
+        return inline(m, function.around, of, args, kwargs, node)
+    running = sum(_is_of(frame, function) for frame in m.frames)
     if running >= 2 or len(m.frames) > DEEPEST:
         return call_unknown(m, Unknown(function.name), ((of,) if of is not None else ()) + args, kwargs, node)
     saved = m.calls, m.branches, m.ways, m.state["grad"], m.loops, m.inside, m.silent, len(m.frames)
     scope = Scope({}, function.scope)
     frame = Frame(scope, function.unit, function, of, len(m.trail))
+    if any(one.endswith("contextmanager") for one in function.decorators):
+        frame.body = m.bodies.pop(id(node), None)
     m.frames.append(frame)
     m.calls = (*m.calls, node)
     m.ways = []
@@ -198,13 +205,13 @@ def inline(
         m.left_out += 1
         frame.returned = [Unknown()]
     finally:
-        grad = saved[3]
-        m.calls, m.branches, m.ways, _, m.loops, m.inside, m.silent, depth = saved
+        m.calls, m.branches, m.ways, grad, m.loops, m.inside, m.silent, depth = saved
         del m.frames[depth:]
-        if m.state["grad"] is not grad:  # a `return` inside `with torch.no_grad()` leaves it as well
+        if function.grad is not None and m.state["grad"] is not grad:
             m.write(m.state, "grad", grad)
     if frame.yielded is not None:
-        each = frame.yielded[0] if len(frame.yielded) == 1 else Unknown(inputs=tuple(frame.yielded))
+        of_one_line = len({id(one.node) if isinstance(one, Items) else id(one) for one in frame.yielded}) == 1
+        each = frame.yielded[0] if of_one_line else Unknown(inputs=tuple(frame.yielded))
         return Items("generator", node, m.at, {"each": each})
     if not frame.returned:
         return Constant(None)
@@ -212,6 +219,12 @@ def inline(
     for other in frame.returned[1:]:
         value = join(value, other)
     return value
+
+
+def _is_of(frame: Frame, function: Function) -> bool:
+    """Whether a function runs in a frame; of two that a decorator made, each is its own."""
+    running = frame.function
+    return running is not None and running.node is function.node and running.scope is function.scope
 
 
 def bind(m: Machine, function: Function, of: Value | None, args: tuple[Value, ...], kwargs: dict[str, Value]) -> None:

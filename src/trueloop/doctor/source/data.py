@@ -5,6 +5,8 @@ from __future__ import annotations
 from trueloop.doctor.source.values import Constant, Items, Object, Tensor, Unknown, Value, constant
 
 MOST = 40  # steps back
+PREDICTIONS = "predictions"
+"""The operation that made what a framework hands over as the outputs for all samples."""
 _SAME = frozenset(
     (
         *("tensor", "as_tensor", "from_numpy", "Tensor", "FloatTensor", "LongTensor", "astype", "to", "cuda", "cpu"),
@@ -23,6 +25,8 @@ def stored(value: Value) -> Value:
             inside = value.inputs[0]
         if inside is None and isinstance(value, Unknown) and value.via == "call" and value.name in _SAME:
             inside = value.of
+        if inside is None and _operation(value)[0] == "part" and _is_rows(_key(value)):
+            inside = _operation(value)[1][0]
         if inside is None:
             break
         value = inside
@@ -37,6 +41,48 @@ def loaded(value: Value) -> tuple[str, str]:
     return of.name, {"0": "data", "1": "target"}.get(value.name, value.name)
 
 
+def scaled(value: Value) -> tuple[Value, list[tuple[str, Value]]]:
+    """The data that a model's input is a part of, and by what they were divided or multiplied on the way, last first.
+
+    A part that was taken out, a batch, a split: all lead back to the whole. What is added does not count.
+    """
+    found: list[tuple[str, Value]] = []
+    for _ in range(MOST):
+        inside = _batch(value) or _split(value)
+        op, inputs = _operation(value)
+        if inside is None and inputs:
+            if op in _SAME or op in ("part", "split", "chunk"):
+                inside = inputs[0]
+            elif op in ("fit_transform", "transform"):
+                inside = inputs[0]
+                found.append(("transform", Unknown()))
+            elif op in _ELEMENTWISE and len(inputs) == 2:
+                whole, by = inputs[::-1] if isinstance(inputs[0], Constant) else inputs
+                inside = None if op == "mul" and not isinstance(by, Constant) else whole  # a mask, a share of a mixture
+                if op in ("div", "mul"):
+                    found.append((op, by))
+        if inside is None:
+            break
+        value = inside
+    return value, found
+
+
+def _operation(value: Value) -> tuple[str, tuple[Value, ...]]:
+    """What made a value, and out of what."""
+    if isinstance(value, Tensor):
+        first = value.inputs[0] if value.inputs else None
+        batch = isinstance(first, Tensor) and first.op == "fetched"
+        return "part" if value.op == "getitem" and not batch else value.op, value.inputs
+    if isinstance(value, Unknown) and value.of is not None:
+        if value.via == "[]" and value.of.__class__ is Unknown:
+            return "part", (value.of,)
+        if value.via == "call" and value.name in _SAME:
+            return value.name, (value.of,)
+    if isinstance(value, Unknown):
+        return value.name if value.via == "call" else value.via, value.inputs
+    return "", ()
+
+
 def rank(value: Value, depth: int = MOST) -> int | None:
     """How many dimensions a batch, a tensor or an array has; None if that is not known."""
     if depth == 0:
@@ -46,37 +92,233 @@ def rank(value: Value, depth: int = MOST) -> int | None:
     inside = _batch(value) or _split(value)
     if inside is not None:
         return rank(inside, depth - 1)
-    if isinstance(value, Unknown):
-        name, part = loaded(value)
-        if name in ("load_diabetes", "fetch_california_housing"):
-            return {"data": 2, "target": 1}.get(part)
-        plain = value.of is not None and value.via == "call" and len(value.inputs) == 1
-        if plain and value.name in ("mean", "std", "min", "max"):
-            return 0
-        if value.via == "call" and value.name == "astype" and value.of is not None:
-            return rank(value.of, depth - 1)
-    if isinstance(value, Tensor) and value.op in ("tensor", "as_tensor", "from_numpy", "float", "double", "to"):
-        return rank(value.inputs[0], depth - 1) if value.inputs else None
-    if isinstance(value, Tensor) and value.op in ("randn", "rand") and value.inputs:
-        known = all(isinstance(constant(one), int) for one in value.inputs)
-        return len(value.inputs) if known else None
-    if isinstance(value, Tensor) and value.layer is not None and value.layer.kind == "torch.nn.Flatten":
-        return None if value.layer.args or value.layer.kwargs else 2
-    if isinstance(value, Tensor) and value.op in ("view", "reshape") and len(value.inputs) > 2:
-        return len(value.inputs) - 1
-    if isinstance(value, Tensor) and value.layer is not None and value.layer.kind == "torch.nn.Linear":
-        return rank(value.inputs[0], depth - 1) if value.inputs else None
-    if isinstance(value, Tensor) and value.op in ("relu", "ReLU", "tanh", "sigmoid") and value.inputs:
-        return rank(value.inputs[0], depth - 1)
-    op, inputs = (
-        (value.op, value.inputs)
-        if isinstance(value, Tensor)
-        else ((value.via, value.inputs) if isinstance(value, Unknown) else ("", ()))
+    name, part = loaded(value)
+    if name in ROWS or name in _MADE:
+        return {"data": 2, "target": 1, "images": 3}.get(part)
+    op, inputs = _made_by(value)
+    key = _key(value)
+    if key is not None:
+        return _rank_of_part(inputs[0], key, depth - 1)
+    if op == "getitem" and isinstance(inputs[0], Tensor) and inputs[0].op in ("split", "chunk"):
+        return rank(inputs[0].inputs[0], depth - 1)  # one of its pieces
+    layer = value.layer if isinstance(value, Tensor) else None
+    if layer is not None and layer.kind == "torch.nn.Flatten":
+        return None if layer.args or layer.kwargs else 2
+    if layer is not None and layer.kind.startswith(_KEEP_RANK) and inputs:
+        return rank(inputs[0], depth - 1)
+    if not inputs or layer is not None:
+        return None
+    if op in ("view", "reshape"):
+        return len(inputs) - 1 if not isinstance(inputs[-1], Items) else None
+    if op in ("flatten", "ravel"):
+        return 1 if isinstance(value, Tensor) and len(inputs) == 1 and not value.options else None
+    if op in _REDUCES:
+        return _rank_reduced(value, inputs, depth - 1)
+    return _rank_by(op, inputs, depth - 1)
+
+
+_KEEP_RANK = tuple(
+    f"torch.nn.{name}"
+    for name in [
+        *("Linear", "Conv", "BatchNorm", "LayerNorm", "Dropout", "MaxPool", "AvgPool"),
+        *("ReLU", "LeakyReLU", "SiLU", "GELU", "ELU", "Tanh", "Sigmoid"),
+    ]
+)
+_KEEPS_RANK = frozenset(
+    (
+        *("tensor", "as_tensor", "from_numpy", "Tensor", "FloatTensor", "float", "double", "to", "astype", "long"),
+        *("relu", "tanh", "sigmoid", "exp", "log", "square", "abs", "copy", "contiguous", "clone", "detach"),
     )
-    if op in _ELEMENTWISE and inputs:
-        ranks = [rank(one, depth - 1) for one in inputs]
-        return None if None in ranks else max(one for one in ranks if one is not None)
+)
+_DRAWS = frozenset(["normal", "standard_normal", "uniform", "random", "integers"])
+_COMPARES = frozenset(["compare", "gt", "lt", "ge", "le", "eq", "ne"])
+_REDUCES = frozenset(["mean", "std", "min", "max", "sum"])
+
+
+def _rank_reduced(value: Value, inputs: tuple[Value, ...], depth: int) -> int | None:
+    """Of a mean and the like: over all, or over dimensions that are known and kept or not."""
+    named = value.options if isinstance(value, Tensor) else {}
+    if isinstance(value, Unknown) and (value.of is None or ("named",) in value.attrs):
+        return None  # by which names its arguments were given is not known
+    if constant(named.get("keepdim")) is True:
+        return rank(inputs[0], depth)
+    given = [*inputs[1:], *(one for name, one in named.items() if name in ("dim", "axis"))]
+    if len(given) > 1 or len(named) + len(inputs) - 1 > len(given):
+        return None
+    if not given:
+        return 0
+    whole = rank(inputs[0], depth)
+    taken = (
+        len(given[0].items or ()) if isinstance(given[0], Items) else 1 if isinstance(constant(given[0]), int) else 0
+    )
+    return None if whole is None or not taken else whole - taken
+
+
+def _rank_by(op: str, inputs: tuple[Value, ...], depth: int) -> int | None:
+    """Of what an operation by this name makes of these."""
+    first = inputs[0]
+    if op in ("randn", "rand"):
+        return len(inputs) if all(isinstance(constant(one), int) for one in inputs) else None
+    if op in ("array", "asarray") and isinstance(first, Items):
+        plain = first.items is not None and all(isinstance(one, Constant) for one in first.items)
+        return 1 if plain and len(inputs) == 1 else None
+    if op in ("randperm", "permutation"):
+        counts = op == "randperm" or isinstance(first, Constant) or getattr(first, "name", "") == "len"
+        return 1 if len(inputs) == 1 and counts else None
+    if op in _DRAWS and len(inputs) == 1:
+        if isinstance(first, Items):
+            return len(first.items) if first.items else None
+        return 1 if isinstance(constant(first), int) else None
+    if op in _KEEPS_RANK:
+        return rank(first, depth)
+    if op == "unsqueeze":
+        whole = rank(first, depth)
+        return None if whole is None else whole + 1
+    if op == "squeeze":
+        return 1 if column(first, depth) and all(constant(one) in (1, -1) for one in inputs[1:]) else None
+    if op == "matmul" and len(inputs) == 2:
+        one, other = (rank(each, depth) for each in inputs)
+        return None if one is None or other is None or other not in (1, 2) else one + other - 2
+    if op in _ELEMENTWISE or op in _COMPARES:
+        ranks = [rank(each, depth) for each in inputs]
+        return None if None in ranks else max(each for each in ranks if each is not None)
     return None
+
+
+def column(value: Value, depth: int = MOST) -> bool:
+    """Whether something is surely a column, (N, 1)."""
+    if depth == 0:
+        return False
+    inside = _batch(value) or _split(value)
+    if inside is not None:
+        return column(inside, depth - 1)
+    op, inputs = _made_by(value)
+    key = _key(value)
+    if isinstance(key, Items) and key.items is not None and len(key.items) == 2:  # x[:, None]
+        none = isinstance(key.items[1], Constant) and key.items[1].value is None
+        return none and getattr(key.items[0], "via", "") == "slice" and rank(inputs[0], depth - 1) == 1
+    if key is not None:
+        return _is_rows(key) and column(inputs[0], depth - 1)
+    layer = value.layer if isinstance(value, Tensor) else None
+    if layer is not None:
+        one = layer.kind == "torch.nn.Linear" and constant(layer.option("out_features", 1)) == 1
+        return one and rank(value, depth) == 2
+    if op == "unsqueeze" and len(inputs) == 2:
+        return constant(inputs[1]) in (1, -1) and rank(inputs[0], depth - 1) == 1
+    if op in ("view", "reshape") and len(inputs) == 3:
+        return [constant(one) for one in inputs[1:]] == [-1, 1]
+    if op in _KEEPS_RANK and inputs:
+        return column(inputs[0], depth - 1)
+    if (op in _ELEMENTWISE or op in _COMPARES) and inputs:
+        return column(inputs[0], depth - 1) and all(rank(one, depth - 1) == 0 for one in inputs[1:])
+    return False
+
+
+def _is_rows(key: Value | None) -> bool:
+    """Whether what stands in the brackets takes rows out, and leaves all dimensions: a slice, or row numbers."""
+    return (isinstance(key, Unknown) and key.via == "slice") or (key is not None and rank(key) == 1)
+
+
+def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
+    """``of[key]``: a number takes one dimension away, a row of numbers or a slice leaves it."""
+    whole = rank(of, depth)
+    if whole is None:
+        return None
+    if isinstance(key, Unknown) and key.via == "slice":
+        return whole
+    if isinstance(key, Items) and key.items is not None:
+        signs = [
+            1 if constant(one, "") is None else 0 if getattr(one, "via", "") == "slice" else None for one in key.items
+        ]
+        signs = [-1 if isinstance(constant(one), int) else sign for one, sign in zip(key.items, signs, strict=True)]
+        return None if None in signs else whole + sum(sign for sign in signs if sign is not None)
+    if isinstance(key, Constant):
+        return whole - 1 if isinstance(key.value, int) and not isinstance(key.value, bool) else None
+    rows = rank(key, depth)
+    return whole - 1 + rows if rows is not None else None
+
+
+def _key(value: Value) -> Value | None:
+    """What stands in ``of[key]``."""
+    if isinstance(value, Tensor) and value.op == "getitem":
+        return value.options.get("key")
+    if isinstance(value, Unknown) and value.via == "[]" and value.of is not None:
+        key = value.attrs.get(("key",))
+        return key if isinstance(key, Value) else None
+    return None
+
+
+def _made_by(value: Value) -> tuple[str, tuple[Value, ...]]:
+    """The operation that made a value, and of what: a method's own thing first."""
+    if isinstance(value, Tensor):
+        return value.op, value.inputs
+    if isinstance(value, Unknown) and value.via == "call":
+        if value.name in _DRAWS:  # of a generator's, by its size alone
+            return value.name, value.inputs[1:] if value.attrs.get(("named",)) == ("size",) else ()
+        own = value.of is not None and value.name == "permutation"
+        return value.name, value.inputs[1:] if own else value.inputs
+    if isinstance(value, Unknown) and value.via == "[]" and value.of is not None:
+        return "[]", (value.of,)
+    return (value.via, value.inputs) if isinstance(value, Unknown) else ("", ())
+
+
+ROWS = {
+    "load_digits": 1797,
+    "load_iris": 150,
+    "load_wine": 178,
+    "load_breast_cancer": 569,
+    "load_diabetes": 442,
+    "fetch_california_housing": 20640,
+}
+"""The data sets that come with scikit-learn, and their lengths."""
+_MADE = ("make_friedman1", "make_friedman2", "make_friedman3", "make_moons", "make_circles", "make_blobs")
+"""Those that it makes, of one target each."""
+
+
+def rows(value: Value, depth: int = MOST) -> int | None:
+    """How many samples an array has; None if that is not known."""
+    if depth == 0:
+        return None
+    name, part = loaded(value) if isinstance(value, Unknown) else ("", "")
+    if part in ("data", "target", "images") and name in ROWS:
+        return ROWS[name]
+    op, inputs = _made_by(value)
+    key = _key(value)
+    if isinstance(key, Items) and key.items:
+        key = key.items[0]
+    if isinstance(key, Unknown) and key.via == "slice":
+        start, stop, step = (constant(one, "") for one in key.attrs.get("bounds", (Unknown(),) * 3))
+        whole = rows(inputs[0], depth - 1)
+        if whole is None or step is not None or not all(one is None or isinstance(one, int) for one in (start, stop)):
+            return None
+        return len(range(whole)[slice(start, stop)])
+    if op in ("randn", "rand", "zeros", "ones", "randperm") and inputs:
+        first = constant(inputs[0])
+        return first if isinstance(first, int) and (op == "randperm" or len(inputs) > 1) else None
+    if inputs and (op in _KEEPS_RANK or (op in ("div", "mul", "sub", "add") and isinstance(inputs[1], Constant))):
+        return rows(inputs[0], depth - 1)
+    return None
+
+
+def batches(over: Value) -> int | None:
+    """How many turns a loop over batches has: over a loader, also counted, or over pieces of shuffled rows."""
+    each = over.attrs.get("each") if isinstance(over, Items) else None
+    if isinstance(each, Items) and each.items is not None and len(each.items) == 2:  # enumerate
+        fetched = each.items[1]
+        of = fetched.inputs[0] if isinstance(fetched, Tensor) and fetched.op in ("fetched", "getitem") else None
+        return None if of is None else batches(of)
+    if isinstance(over, Tensor) and over.op == "split" and len(over.inputs) == 2:
+        number, size, drops = rows(over.inputs[0]), constant(over.inputs[1]), False
+    elif isinstance(over, Object) and over.kind == "torch.utils.data.DataLoader":
+        if any(name in over.kwargs for name in ("sampler", "batch_sampler", "**")):
+            return None
+        number, size = length(over.option("dataset", 0)), constant(over.option("batch_size", 1), 1)
+        drops = constant(over.option("drop_last"), False)
+    else:
+        return None
+    if number is None or not isinstance(size, int) or size < 1 or not isinstance(drops, bool):
+        return None
+    return number // size if drops else -(-number // size)
 
 
 def length(data: Value | None) -> int | None:
@@ -87,10 +329,7 @@ def length(data: Value | None) -> int | None:
         found = constant(data.option("length"))
         return found if isinstance(found, int) else None
     if data.cls == "torch.utils.data.TensorDataset" and data.args:
-        first = data.args[0]
-        made = isinstance(first, Tensor) and first.op in ("randn", "rand", "zeros", "ones") and len(first.inputs) > 1
-        found = constant(first.inputs[0]) if isinstance(first, Tensor) and made else None
-        return found if isinstance(found, int) else None
+        return rows(data.args[0])
     return None
 
 

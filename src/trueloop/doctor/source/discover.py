@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,9 @@ class Discovered(NamedTuple):
     unread: list[Unread]
 
 
-def discover(paths: Iterable[str | os.PathLike[str]]) -> Discovered:
+def discover(
+    paths: Iterable[str | os.PathLike[str]], exclude: Sequence[str] = (), *, also_named: bool = False
+) -> Discovered:
     """Finds the files.
 
     A folder that is a symbolic link is not entered (so links may form a loop); a file that several links lead to is
@@ -34,6 +38,8 @@ def discover(paths: Iterable[str | os.PathLike[str]]) -> Discovered:
 
     Args:
         paths: files, whatever their ending, and folders.
+        exclude: patterns of paths; what they fit is left out, and so is all below it.
+        also_named: also what is named is left out, if a pattern fits it or a folder that it is in.
 
     Example:
         >>> discover(["train.py", "./train.py"]).files == [os.path.abspath("train.py")]
@@ -41,10 +47,24 @@ def discover(paths: Iterable[str | os.PathLike[str]]) -> Discovered:
     """
     found: dict[str, str] = {}
     unread = list[Unread]()
+    fits = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
     for path in map(os.path.abspath, paths):
-        for file in _below(path, unread) if os.path.isdir(path) else [path]:
+        if also_named and is_excluded(path, exclude):
+            continue
+        for file in _below(path, fits, unread) if os.path.isdir(path) else [path]:
             found.setdefault(os.path.realpath(file), file)
     return Discovered(list(found.values()), unread)
+
+
+def is_excluded(path: str, exclude: Sequence[str]) -> bool:
+    """Whether a pattern fits a path or a folder that it is in.
+
+    Example:
+        >>> is_excluded("/p/old/train.py", ["/p/old"])
+        True
+    """
+    real = Path(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return any(fnmatch.fnmatchcase(str(one), pattern) for one in (real, *real.parents) for pattern in exclude)
 
 
 def root_of(file: str) -> Path:
@@ -61,18 +81,21 @@ def root_of(file: str) -> Path:
     return folder
 
 
-def _below(folder: str, unread: list[Unread]) -> Iterator[str]:
+def _below(folder: str, fits: re.Pattern[str], unread: list[Unread]) -> Iterator[str]:
     try:
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         unread.append(Unread(folder, 0, f"the folder cannot be listed: {error.strerror or error}"))
         return
+    real = os.path.realpath(folder)  # as the settings' folder is known, whatever links lead here
     for entry in entries:
         try:
+            if fits.match(os.path.join(real, entry.name)):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 if not _left_out(entry):
-                    yield from _below(entry.path, unread)
+                    yield from _below(entry.path, fits, unread)
             elif entry.name.endswith(ENDINGS) and entry.is_file():  # a link that leads nowhere is no file
                 yield entry.path
         except OSError:  # a link to itself

@@ -45,7 +45,9 @@ def element(m: Machine, over: Value, node: cst.CSTNode) -> Value:
         if each is not None and not over.items:
             return anew(m, each, node)
         everything = over.all()
-        return everything[0] if len(everything) == 1 else Unknown(of=over, via="each", inputs=everything)
+        if everything and len({id(one.node) if isinstance(one, Object) else id(one) for one in everything}) == 1:
+            return everything[-1]  # all were made at the same place
+        return Unknown(of=over, via="each", inputs=everything)
     if isinstance(over, Tensor):
         op = "fetched" if over.op == "iterator" else "getitem"
         options: dict[str, Value] = {"iterator": over} if op == "fetched" else {}
@@ -79,6 +81,13 @@ def part(m: Machine, value: Value, key: Value, node: cst.CSTNode) -> Value:
     if isinstance(value, Items):
         if value.pairs is not None and isinstance(at, (str, int, bool, float)) and at in value.pairs:
             return value.pairs[at]
+        factory = value.attrs.get("factory")
+        if factory is not None and value.pairs is not None and isinstance(at, str):
+            made = m.invoke(m, factory, (), {}, node)
+            if isinstance(made, Items):
+                made = Items(made.kind, node, value.at, made.attrs)  # it lives as long as the dict does
+            m.write(value.attrs, "pairs", {**value.pairs, at: made})
+            return made
         known = value.items
         if (
             known is not None
@@ -88,6 +97,11 @@ def part(m: Machine, value: Value, key: Value, node: cst.CSTNode) -> Value:
         ):
             return known[at]
         each = value.attrs.get("each")
+        if isinstance(each, Object) and value.kind == "dict" and each.kind.startswith("torch.utils.data."):
+            one = value.attrs.get(("[]", at)) if at is not None else None
+            if one is None:  # the loader of one key is not that of another
+                one = value.attrs[("[]", at)] = Unknown(of=value, via="[]")
+            return one if isinstance(one, Value) else Unknown()
         if each is not None and not known:
             return value if isinstance(key, Unknown) and key.via == "slice" else anew(m, each, node)
         return Unknown(of=value, via="[]", inputs=value.all())

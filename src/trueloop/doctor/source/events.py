@@ -155,6 +155,15 @@ class Kept(NamedTuple):
     after: Value | None  # of a sum: what it is now
 
 
+class Remembered(NamedTuple):
+    """In a loop, what is called the best of something was given a value."""
+
+    node: cst.CSTNode
+    at: At
+    name: str
+    value: Value
+
+
 class GradientsUsed(NamedTuple):
     """``.grad`` was read or changed otherwise, or ``torch.autograd.grad`` was called."""
 
@@ -206,6 +215,7 @@ Event = (
     | ModeSet
     | Iterated
     | Kept
+    | Remembered
     | GradientsUsed
     | Escaped
     | Entered

@@ -14,7 +14,7 @@ from trueloop.doctor.source.calls import call
 from trueloop.doctor.source.elements import elements, part
 from trueloop.doctor.source.machine import End, Machine
 from trueloop.doctor.source.results import mixed
-from trueloop.doctor.source.statements import asked, loop
+from trueloop.doctor.source.statements import SAID, asked, loop
 from trueloop.doctor.source.values import (
     NONE,
     Constant,
@@ -155,7 +155,10 @@ def _comparison(m: Machine, node: cst.Comparison) -> Value:
         answer = _compare(type(node.comparisons[0].operator), one, values[0])
         if answer is not None:
             return Constant(answer)
-    return mixed(m, "compare", (one, *values), {}, node)
+    made = mixed(m, "compare", (one, *values), {}, node)
+    if isinstance(made, Unknown):
+        made.attrs[SAID] = m.frame.unit.text(node)
+    return made
 
 
 def _compare(how: type, one: Value, other: Value) -> bool | None:
@@ -240,13 +243,18 @@ def _comprehension(m: Machine, node: cst.ListComp | cst.SetComp | cst.GeneratorE
 
 def _dict_comprehension(m: Machine, node: cst.DictComp) -> Value:
     made = Items("dict", node, m.at, {"items": ()})
+    keys: list[Value] = []
 
     def one() -> None:
-        evaluate(m, node.key)
+        keys.append(evaluate(m, node.key))
         keep(m, made, evaluate(m, node.value))
 
-    _through(m, node, node.for_in, one)
-    return Items("dict", node, m.at, {"each": made.items[-1] if made.items else Unknown()})
+    open_end = _through(m, node, node.for_in, one) or node.for_in.inner_for_in is not None
+    names = [key.value for key in keys if isinstance(key, Constant) and isinstance(key.value, (str, int, float))]
+    found = made.items or ()
+    if not open_end and len(set(names)) == len(keys) == len(found):
+        return Items("dict", node, m.at, {"pairs": dict(zip(names, found, strict=True))})
+    return Items("dict", node, m.at, {"each": found[-1] if found else Unknown()})
 
 
 def _through(m: Machine, node: cst.CSTNode, clause: cst.CompFor, body: Callable[[], None]) -> bool:
@@ -293,6 +301,8 @@ def _yield(m: Machine, node: cst.Yield) -> Value:
         m.frame.yielded += elements(m, value, node)[:1]
     elif node.value is not None:
         m.frame.yielded.append(evaluate(m, node.value))
+    if m.frame.body is not None:
+        m.frame.body(m.frame.yielded[-1] if m.frame.yielded else NONE)
     return Unknown()
 
 

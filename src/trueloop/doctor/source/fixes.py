@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 20
 """After so many a text that still changes is given back as it was: two fixes undo each other."""
+CONTEXT = 3
+"""Lines that a diff shows around what changes."""
 
 
 class Edit(NamedTuple):
@@ -167,8 +169,20 @@ def diff(before: str, after: str, name: str, to: str | None = None) -> str:
         -a
         +b
     """
-    lines = difflib.unified_diff(lines_of(before), lines_of(after), name, to or name)
-    return "".join(line if line[-1:] == "\n" else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    old, new = (list(io.StringIO(text, newline="\n")) for text in (before, after))  # lines as `patch` counts them
+    # a long file is the same but for a few lines, and to match all of it takes its time
+    skipped = max(0, same_at_start(old, new) - CONTEXT)
+    left = max(0, same_at_start(old[skipped:][::-1], new[skipped:][::-1]) - CONTEXT)
+    old, new = old[skipped : len(old) - left], new[skipped : len(new) - left]
+    told = [f"--- {name}\n", f"+++ {to or name}\n"] if old != new else []
+    for group in difflib.SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT):
+        (_, first, _, start, _), (_, _, last, _, end) = group[0], group[-1]
+        told.append(f"@@ -{_range(skipped + first, last - first)} +{_range(skipped + start, end - start)} @@\n")
+        for kind, first, last, start, end in group:
+            told += [f" {line}" for line in old[first:last] if kind == "equal"]
+            told += [f"-{line}" for line in old[first:last] if kind in ("replace", "delete")]
+            told += [f"+{line}" for line in new[start:end] if kind in ("replace", "insert")]
+    return "".join(line if line[-1:] == "\n" else f"{line}\n\\ No newline at end of file\n" for line in told)
 
 
 def lines_of(text: str) -> list[str]:
@@ -180,6 +194,17 @@ def newline_of(lines: Sequence[str]) -> str:
     """How the first line ends."""
     first = lines[0] if lines else ""
     return "\r\n" if first.endswith("\r\n") else "\r" if first.endswith("\r") else "\n"
+
+
+def same_at_start(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many lines two texts share at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (mine, its) in pairs if mine != its), min(len(one), len(other)))
+
+
+def _range(start: int, length: int) -> str:
+    """The lines of a hunk as POSIX writes them: from 1; a length of 1 is left out; of none, the line before."""
+    return f"{start + 1}" if length == 1 else f"{start + (length > 0)},{length}"
 
 
 def _round(

@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import libcst as cst
 
-from trueloop.doctor.source import library
+from trueloop.doctor.source import frameworks, library
+from trueloop.doctor.source.assigning import LONGEST
 from trueloop.doctor.source.attributes import attribute
 from trueloop.doctor.source.elements import element, elements
 from trueloop.doctor.source.events import Backward, Clipped, Escaped, GradientsUsed, Made, Operated
 from trueloop.doctor.source.machine import Machine
-from trueloop.doctor.source.modules import call_loss
+from trueloop.doctor.source.modules import call_loss, is_module
 from trueloop.doctor.source.results import mixed, result
 from trueloop.doctor.source.values import (
+    Class,
     Constant,
     Items,
     Named,
@@ -107,13 +109,13 @@ def call_named(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTN
         m.tell(Escaped(node, m.at, (*args, *kwargs.values()), name, unknown))
         return unknown
     made = _known(m, name, args, kwargs, node)
-    if top in _TOLD:
+    if top in _TOLD or top in library.ROOTS:
         function = m.frame.function if m.frames else None
         m.tell(Operated(node, m.at, name, args, kwargs, made, function))
     return made
 
 
-_TOLD = frozenset(["torch", "torchvision", "numpy", "sklearn", "random", "pickle", "joblib"])
+_TOLD = frozenset(["numpy", "random", "pickle", "joblib"])
 
 
 def _known(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -127,6 +129,9 @@ def _known(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode)
         return call_loss(m, library.LOSS_FUNCTIONS[name], None, args, kwargs, node)
     if name in _CONTEXTS:
         return Object(name, args, kwargs, node, m.at)
+    made_by_framework = frameworks.made(m, name, args, kwargs, node)
+    if made_by_framework is not None:
+        return made_by_framework
     special = _SPECIAL.get(name)
     if special is not None:
         return special(m, args, kwargs, node)
@@ -183,6 +188,8 @@ def _instance(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNo
         made.attrs["training"] = True
     if name in library.CONTAINERS:
         made.attrs["children"] = _children(m, args, node)
+    if name in ("torch.nn.TransformerEncoder", "torch.nn.TransformerDecoder") and args:
+        made.attrs["layer"] = args[0]  # copies of it, but of its make
     m.tell(Made(node, m.at, made, m.frame.function))
     return made
 
@@ -199,8 +206,28 @@ def _children(m: Machine, args: Args, node: cst.CSTNode) -> Items:
         each = [one.of for one in args if isinstance(one, Unknown) and one.via == "*"]
         inside = [v for one in each if isinstance(one, Items) for v in one.all()]
         others = [one for one in args if not (isinstance(one, Unknown) and one.via == "*")]
-        return Items("list", node, m.at, {"items": (*inside, *others), "each": Unknown()})
+        return Items("list", node, m.at, {"items": (*inside, *others), "each": Unknown(), "last": _last(args)})
     return Items("list", node, m.at, {"items": args})
+
+
+def _last(args: Args) -> Args:
+    """The values that surely come last where the ones before them are not all known: ``*blocks, nn.Softmax(1)``."""
+    found: list[Value] = []
+    for one in reversed(args):
+        if not (isinstance(one, Unknown) and one.via == "*"):
+            found.insert(0, one)
+            continue
+        grown = one.of.items if isinstance(one.of, Items) and not _ends_open(one.of) else None
+        return (*(grown[-1:] if grown else ()), *found)
+    return tuple(found)
+
+
+def _ends_open(given: Items) -> bool:
+    """Whether what a list ends with is not known: ``[first, *others]``, or too long."""
+    elements = given.node.elements if isinstance(given.node, (cst.List, cst.Tuple)) else ()
+    if elements and isinstance(elements[-1], cst.StarredElement):
+        return True
+    return len(given.items or ()) >= LONGEST
 
 
 def _backward(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -236,7 +263,7 @@ def clone(m: Machine, value: Value, node: cst.CSTNode) -> Value:
     """A copy that has an identity, and modes, of its own."""
     if isinstance(value, Object):
         attrs = {key: clone(m, one, node) if isinstance(one, Value) else one for key, one in value.attrs.items()}
-        return Object(value.cls, value.args, value.kwargs, node, m.at, attrs)
+        return Object(value.cls, value.args, value.kwargs, node, m.at, attrs | {"copied": (value,)})
     if isinstance(value, Items):
         inside: dict[str, object] = {
             "items": None if value.items is None else tuple(clone(m, one, node) for one in value.items),
@@ -310,7 +337,8 @@ def _pairs_of(m: Machine, over: list[Value | None], node: cst.CSTNode) -> Value:
 def _range(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
     if len(args) == 1 and constant(args[0]) in (0, 1):
         return Items("list", node, m.at, {"items": (Constant(0),) * constant(args[0])})
-    return Items("range", node, m.at, {"each": Unknown("number", kind="int")})
+    stop = args[min(len(args), 2) - 1] if args else Unknown()
+    return Items("range", node, m.at, {"each": Unknown("number", kind="int"), "stop": stop})
 
 
 def _iter(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -324,7 +352,7 @@ def _next(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
 
 
 def _same(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
-    return args[0]
+    return args[0] if args else kwargs.get("iterable", Unknown())
 
 
 def _sum(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -361,10 +389,38 @@ def _map(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
     return Items("list", node, m.at, {"items": tuple(made)} if known else {"each": made[0] if made else Unknown()})
 
 
+def _isinstance(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
+    """Known of modules alone: which of torch's layers one is, or which class of the user's."""
+    kinds = args[1].all() if len(args) > 1 and isinstance(args[1], Items) else args[1:2]
+    answers = [_is_a(args[0], kind) for kind in kinds]
+    if True in answers:
+        return Constant(True)
+    return Unknown("isinstance", via="call", inputs=args) if None in answers or not answers else Constant(False)
+
+
+def _is_a(value: Value, kind: Value) -> bool | None:
+    if not isinstance(value, Object) or not is_module(value):
+        return None
+    line = [value.cls] if isinstance(value.cls, str) else list(value.cls.line())
+    if isinstance(kind, Class):
+        return True if kind in line else None if "" in line else False
+    if not isinstance(kind, Named):
+        return None
+    if kind.name in line or kind.name == "torch.nn.Module":
+        return True
+    public = library.is_layer(kind.name) and not kind.name.rpartition(".")[2].startswith(("_", "Lazy"))
+    return False if public and "" not in line else None
+
+
 def _dict(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
     if args and isinstance(args[0], Items) and args[0].pairs is not None:
         return Items("dict", node, m.at, {"pairs": args[0].pairs | kwargs})
     if args:
+        rows = args[0].items if isinstance(args[0], Items) and args[0].attrs.get("each") is None else None
+        cells = [one.items for one in rows or () if isinstance(one, Items) and len(one.items or ()) == 2]
+        known = [(constant(cell[0]), cell[1]) for cell in cells if cell and isinstance(cell[0], Constant)]
+        if rows is not None and len(known) == len(rows):
+            return Items("dict", node, m.at, {"pairs": dict(known) | kwargs})
         return Items("dict", node, m.at, {"each": Unknown(of=args[0], via="[]", inputs=args)})
     return Items("dict", node, m.at, {"pairs": dict(kwargs)})
 
@@ -395,6 +451,7 @@ _BUILTINS: dict[str, Callable[[Machine, Args, Kwargs, cst.CSTNode], Value]] = {
     "round": _mixed("round"),
     "pow": _mixed("pow"),
     "getattr": _getattr,
+    "isinstance": _isinstance,
     "map": _map,
     "dict": _dict,
     "print": _print,
@@ -405,9 +462,18 @@ _SPECIAL |= {
     "tqdm.notebook.tqdm": _same,
     "tqdm.trange": _range,
     "rich.progress.track": _same,
+    "collections.defaultdict": lambda m, args, kwargs, node: _defaults(m, args, node),
     "collections.OrderedDict": lambda m, args, kwargs, node: _ordered(m, args, kwargs, node),
     "functools.partial": lambda m, args, kwargs, node: Object("functools.partial", args, kwargs, node, m.at),
+    "sklearn.pipeline.make_pipeline": lambda m, args, kwargs, node: Object(
+        "sklearn.pipeline.Pipeline", args, kwargs, node, m.at
+    ),
 }
+
+
+def _defaults(m: Machine, args: Args, node: cst.CSTNode) -> Value:
+    """``defaultdict(list)``"""
+    return Items("dict", node, m.at, {"pairs": {}, "factory": args[0] if args else Constant(None)})
 
 
 def _ordered(m: Machine, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import libcst as cst
@@ -72,7 +73,7 @@ def neighbour(m: Machine, path: Path) -> Value:
     if tree is None:  # not Python, not there, or nothing in it that matters here
         m.modules[key] = Unknown(path.stem)
         return m.modules[key]
-    unit = Unit(str(path), tree, m.unit.folders)
+    unit = Unit(_named(m, path), tree, m.unit.folders)
     module = Module(Scope({"__name__": Unknown("__name__")}), unit)
     m.modules[key] = module
     m.frames.append(Frame(module.scope, unit))
@@ -90,3 +91,8 @@ def neighbour(m: Machine, path: Path) -> Value:
         m.frames.pop()
         m.loops, m.calls, m.branches, m.ways, m.state["grad"], m.trail = saved
     return module
+
+
+def _named(m: Machine, path: Path) -> str:
+    """A neighbour as findings name it: from here, if the file that is read is named so."""
+    return str(path) if os.path.isabs(m.unit.path) else os.path.relpath(path)

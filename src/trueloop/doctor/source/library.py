@@ -172,6 +172,9 @@ ROOTS = frozenset(
         "fastai",
         "torchmetrics",
         "fabric",
+        "deepspeed",
+        "lightning_fabric",
+        "trueloop",
     ]
 )
 """A file that mentions none of these is not interpreted."""

@@ -6,14 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trueloop.doctor.source.cache import Cache
 from trueloop.doctor.source.discover import root_of
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.parse import trouble
-from trueloop.doctor.source.read import STDIN, Source, Unread, of_bytes, of_file
+from trueloop.doctor.source.read import STDIN, Source, Unread, bytes_of, of_bytes, of_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -54,12 +53,12 @@ def look(files: Sequence[str], cache: Cache, *, check: Check | None = None, jobs
 
     Example:
         >>> [looked.unread.message for looked in look(["nowhere.py"], Cache(None))]
-        ['it cannot be read: No such file or directory']
+        ['No such file or directory']
     """
     known, ahead, size = dict[str, Looked](), list[str](), 0
     for file in files:
         try:
-            content = Path(file).read_bytes()
+            content = bytes_of(file)
         except OSError:
             ahead.append(file)  # why, is told by whoever tries again
             continue
@@ -96,8 +95,7 @@ def look_into(source: Source, check: Check | None = None) -> Looked:
     """
     wrong = trouble(source.text)
     if wrong is not None:
-        place = source.place(wrong.line)
-        return Looked(source.path, source, unread=Unread(place.file, place.line, wrong.message))
+        return Looked(source.path, source, unread=Unread(source.path, wrong.line, wrong.message))
     try:
         return Looked(source.path, source, tuple(asked(source, check)))
     except RecursionError:  # an expression of a thousand terms, which is Python all the same
@@ -161,9 +159,9 @@ def _processes(number: int) -> ProcessPoolExecutor:
 
     forks = "fork" in multiprocessing.get_all_start_methods() and os.name == "posix" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if forks else "spawn")
-    return ProcessPoolExecutor(number, mp_context=context, initializer=_leave_interrupts)
+    return ProcessPoolExecutor(number, mp_context=context, initializer=_end_at_interrupts)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is for the process that started these."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_at_interrupts() -> None:
+    """Ctrl-C ends these at once, without a word: that is for the process that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -42,6 +42,7 @@ class Frame:
     returned: list[Value] = field(default_factory=list)
     yielded: list[Value] | None = None  # of a generator
     exits: list[Snapshot] = field(default_factory=list)
+    body: Callable[[Value], None] | None = None  # of the `with` that this generator was called for
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Way:
 
     mark: int
     turn_mark: int
+    conditions: tuple[Branch, ...] = ()  # under which it runs
     breaks: list[Snapshot] = field(default_factory=list)
     continues: list[Snapshot] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ class Machine:
     inside: int = 0  # how many models' forwards we are in
     silent: int = 0  # while a neighbour's top level runs, nothing is told
     loop_number: int = 0
+    bodies: dict[int, Callable[[Value], None]] = field(default_factory=dict)  # of `with`, by the call in its head
     left_out: int = 0  # functions that the machine could not read
     entered: set[int] = field(default_factory=set)  # nodes of functions that were called
     functions: list[Function] = field(default_factory=list)

@@ -6,7 +6,7 @@ import re
 
 import libcst as cst
 
-from trueloop.doctor.source import library
+from trueloop.doctor.source import frameworks, library, lightning
 from trueloop.doctor.source.assigning import keep
 from trueloop.doctor.source.elements import element, part
 from trueloop.doctor.source.events import (
@@ -22,6 +22,7 @@ from trueloop.doctor.source.events import (
     Updated,
     Zeroed,
 )
+from trueloop.doctor.source.freezing import freeze
 from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.modules import call_module, is_module, parts, set_frozen, set_mode
 from trueloop.doctor.source.results import result
@@ -114,6 +115,9 @@ def _of_module(m: Machine, of: Object, name: str, args: Args, kwargs: Kwargs, no
         mode = (args[0] if args else kwargs.get("mode", Constant(True))) if name == "train" else Constant(False)
         set_mode(m, of, truth(mode), node)
         return of
+    if name == "apply" and args and isinstance(args[0], (Function, Bound)):
+        for one in list(parts(of)):
+            m.invoke(m, args[0], (one,), {}, node)
     if name in _SELF:
         return of
     if name == "zero_grad":
@@ -155,11 +159,13 @@ def _of_module(m: Machine, of: Object, name: str, args: Args, kwargs: Kwargs, no
     if name == "register_parameter" and len(args) > 1 and isinstance(args[0], Constant):
         m.write(of.attrs, str(args[0].value), args[1])
         return Constant(None)
-    if name == "manual_backward" and args:  # Lightning's
-        m.tell(Backward(node, m.at, args[0], kwargs, False, m.state["grad"]))
-        return Constant(None)
-    m.tell(Operated(node, m.at, f"Module.{name}", (of, *args), kwargs, Constant(None), m.frame.function))
-    return Unknown(name, of, "call", args)
+    if lightning.is_lightning(of):
+        known = lightning.of_module(m, of, name, args, kwargs, node)
+        if known is not None:
+            return known
+    made = Unknown(name, of, "call", args)
+    m.tell(Operated(node, m.at, f"Module.{name}", (of, *args), kwargs, made, m.frame.function))
+    return made
 
 
 def _of_object(m: Machine, of: Object, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -177,13 +183,15 @@ def _of_object(m: Machine, of: Object, name: str, args: Args, kwargs: Kwargs, no
         found = _of_scaler(m, of, name, args, kwargs, node)
         if found is not None:
             return found
-    elif kind.rpartition(".")[2] in ("Accelerator", "Fabric"):
-        return _of_accelerator(m, name, args, kwargs, node)
     elif not kind:
         unknown = Unknown(of=of, via="call", inputs=(of, *args))
         m.tell(Escaped(node, m.at, (of, *args, *kwargs.values()), name, unknown))
         return unknown
-    made = Unknown(name, of, "call", args)
+    known = frameworks.of_object(m, of, name, args, kwargs, node)
+    if known is not None:
+        return known
+    fitted = name == "fit" and kind.startswith("sklearn.")  # scikit-learn's `fit` gives the thing itself
+    made: Value = of if fitted else Unknown(name, of, "call", args)
     m.tell(Operated(node, m.at, f"{kind.rpartition('.')[2]}.{name}", (of, *args), kwargs, made, m.frame.function))
     return made
 
@@ -210,18 +218,6 @@ def _of_scaler(m: Machine, of: Object, name: str, args: Args, kwargs: Kwargs, no
         m.tell(Updated(node, m.at, of))
         return Constant(None)
     return None
-
-
-def _of_accelerator(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
-    """Accelerate and Fabric: what is prepared stays what it is, and they run backward."""
-    if name in ("prepare", "setup", "setup_dataloaders", "prepare_model", "setup_module", "setup_optimizers"):
-        return args[0] if len(args) == 1 else Items("tuple", node, m.at, {"items": args})
-    if name == "backward" and args:
-        m.tell(Backward(node, m.at, args[0], kwargs, False, m.state["grad"]))
-        return Constant(None)
-    if name in ("unwrap_model",) and args:
-        return args[0]
-    return Unknown(name, via="call")
 
 
 def _of_tensor(m: Machine, of: Tensor, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:
@@ -338,6 +334,9 @@ def _of_unknown(
         return Unknown("parameter", of, "parameters")
     if name in ("modules", "children", "named_modules", "named_children"):
         return Unknown("module", of, "parts")
+    if name == "requires_grad_" and of.via in ("parameters", "each"):
+        freeze(m, of, truth(args[0] if args else kwargs.get("requires_grad", Constant(True))) is False)
+        return of
     if name in ("zero_", "fill_") and of.via == "grad" and of.of is not None:
         m.tell(Zeroed(node, m.at, of.of))
         return of
@@ -351,6 +350,8 @@ def _of_unknown(
         m.tell(Unscaled(node, m.at, of, args[0]))
         return Constant(None)
     made = Unknown(name if callee is None else callee.name, of, "call", (of, *args, *kwargs.values()))
+    if kwargs:
+        made.attrs["named",] = tuple(kwargs)
     m.tell(Escaped(node, m.at, (of, *args, *kwargs.values()), name, made))
     if not m.inside:
         target: Value = callee if callee is not None else of

@@ -158,8 +158,11 @@ def _chain(m: Machine, module: Object, args: tuple[Value, ...], kwargs: dict[str
     children = module.attrs.get("children")
     known = children.items if isinstance(children, Items) and children.attrs.get("each") is None else None
     if known is None:
-        return result(m, "Sequential", args, {}, node, layer=module, graph=True)
-    value: Value = args[0] if args else Unknown()
+        whole = result(m, "Sequential", args, {}, node, layer=module, graph=True)
+        known = children.attrs.get("last", ()) if isinstance(children, Items) else ()
+        value: Value = whole
+    else:
+        value = args[0] if args else Unknown()
     for child in known:
         value = m.invoke(m, child, (value,), {}, node)
     return value

@@ -6,11 +6,12 @@ of a cell is a line of the program.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from trueloop.doctor.source.fixes import lines_of
+from trueloop.doctor.source.fixes import lines_of, same_at_start
 
 PYTHON_MAGICS = {"capture", "debug", "prun", "python", "python3", "pypy", "time", "timeit", "ipytest"}
 """``%%magics`` whose cell is Python all the same."""
@@ -91,8 +92,8 @@ def rewritten(raw: str, cell: Cell, text: str) -> str:
         return raw[:start] + literal(text) + raw[end:]
     items = list(_items(raw, start))
     old, new = [json.loads(raw[slice(*item)]) for item in items], lines_of(text)
-    same = _same_at_start(old, new)
-    same_end = _same_at_start(old[same:][::-1], new[same:][::-1])
+    same = same_at_start(old, new)
+    same_end = same_at_start(old[same:][::-1], new[same:][::-1])
     literals = [raw[slice(*item)] for item in items]
     tail = literals[len(literals) - same_end :] if same_end else []
     literals = literals[:same] + [literal(line) for line in new[same : len(new) - same_end]] + tail
@@ -168,9 +169,16 @@ def _assigned(line: str) -> str:
     """``files = !ls`` or ``t = %timeit -o f()`` with None for its value; empty if it is no such line."""
     name, equals, rest = line.partition("=")
     value = rest.lstrip(" \t")
-    if equals and value.startswith(("!", "%")) and name.strip().replace(",", "").replace(" ", "").isidentifier():
+    if equals and value.startswith(("!", "%")) and _is_target(name):
         return f"{name}={rest[: len(rest) - len(value)]}None  # {value}"
     return ""
+
+
+def _is_target(text: str) -> bool:
+    try:
+        return [type(node) for node in ast.parse(f"{text.strip()} = None").body] == [ast.Assign]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def _after(line: str, quote: str, depth: int) -> tuple[str, int, bool]:
@@ -251,10 +259,3 @@ def _skip(raw: str, at: int) -> int:
     while raw[at] in " \t\r\n":
         at += 1
     return at
-
-
-def _same_at_start(one: list[str], other: list[str]) -> int:
-    return next(
-        (number for number, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its),
-        min(len(one), len(other)),
-    )

@@ -12,6 +12,7 @@ import libcst as cst
 
 from trueloop.doctor.findings import Certainty, Finding, Level, Place
 from trueloop.doctor.rule import Rule, about_of
+from trueloop.doctor.source import frameworks
 from trueloop.doctor.source.calls import inline, instantiate, invoke
 from trueloop.doctor.source.expressions import evaluate
 from trueloop.doctor.source.machine import Frame, Machine, OutOfFuel
@@ -19,7 +20,7 @@ from trueloop.doctor.source.modules import parts
 from trueloop.doctor.source.relevance import telling_functions
 from trueloop.doctor.source.statements import perform
 from trueloop.doctor.source.units import Unit
-from trueloop.doctor.source.values import Class, Constant, Function, Object, Scope, Value
+from trueloop.doctor.source.values import Class, Constant, Function, Object, Scope, Unknown, Value
 from trueloop.doctor.source.ways import Run
 
 FUEL = 40  # steps for each line, and at least
@@ -35,21 +36,23 @@ class Program:
         unit: the file.
         runs: its top level first.
         left_out: functions that could not be read; nothing is said of them.
+        neighbours: the other files, by path, in which something of note was found.
     """
 
     unit: Unit
     runs: list[Run] = field(default_factory=list)
     left_out: int = 0
+    neighbours: dict[str, Unit] = field(default_factory=dict)
 
     @cached_property
     def lines(self) -> list[str]:
         """The file's lines."""
-        return self.unit.tree.code.splitlines()
+        return self.unit.lines
 
     def text_around(self, event: Any, above: int) -> str:
         """The line of an event and those above it, and the text of the function that it is in, if that is short."""
         line = event.at.unit.span(event.node).start.line
-        return "\n".join(event.at.unit.tree.code.splitlines()[max(0, line - 1 - above) : line])
+        return "\n".join(event.at.unit.lines[max(0, line - 1 - above) : line])
 
     def place(self, event: Any) -> Place:
         """The line of an event, or of anything with a ``node`` and an ``at``; a place is what it is."""
@@ -58,6 +61,8 @@ class Program:
     def line(self, node: cst.CSTNode, unit: Unit | None = None) -> Place:
         """A node's line."""
         unit = unit or self.unit
+        if unit is not self.unit:
+            self.neighbours[unit.path] = unit
         return Place(unit.path, unit.span(node).start.line)
 
     def finding(
@@ -105,7 +110,7 @@ def read(unit: Unit, *, strict: bool = False) -> Program:
         unit: the file.
         strict: raises the reader's own errors, for its tests.
     """
-    text = unit.tree.code
+    text = unit.code
     m = Machine(unit, evaluate, perform, invoke, ONE_RUN, strict)
     tank = _Tank(max(LEAST, FUEL * text.count("\n")))
     program = Program(unit)
@@ -118,7 +123,7 @@ def read(unit: Unit, *, strict: bool = False) -> Program:
             _enter_class(m, program, tank, cls, text, telling, again)
         for function in [one for one in m.functions if one.unit is unit and one.name in telling]:
             if id(function.node) not in m.entered and (again or text.count(f"{function.name}(") < 2):
-                _run(m, program, tank, function, partial(inline, m, function, None, (), {}, function.node))
+                _run(m, program, tank, function, partial(inline, m, function, None, (), _open(function), function.node))
     program.left_out = m.left_out
     return program
 
@@ -162,10 +167,21 @@ def _enter_class(
     if isinstance(made, Object):
         for one in parts(made):  # whoever calls its methods may have set the mode
             m.write(one.attrs, "training", None)
+        if left and frameworks.trains(made, m.entered):
+            _run(m, program, tank, left[0], partial(frameworks.alone, m, made, cls.node))
         for method in left:
             if id(method.node) not in m.entered:
-                _run(m, program, tank, method, partial(inline, m, method, made, (), {}, method.node))
+                _run(m, program, tank, method, partial(inline, m, method, made, (), _open(method), method.node))
     m.undo(mark)
+
+
+def _open(function: Function) -> dict[str, Value]:
+    """The switches of a function that nothing in the file calls: whoever calls it may set them either way."""
+    return {
+        name: Unknown(name)
+        for name, value in function.defaults.items()
+        if isinstance(value, Constant) and (value.value is None or isinstance(value.value, bool))
+    }
 
 
 def _run(

@@ -118,6 +118,12 @@ def held(parameters: Value | None) -> tuple[set[int], bool]:
     return found, unknown
 
 
+def lost(parameters: Unknown) -> bool:
+    """Whether a module has no longer all that it was made up of when it was asked for its parameters."""
+    now = {id(one) for one in parts(parameters.of)} if parameters.of is not None else set()
+    return any(id(one) not in now for one in parameters.inputs)
+
+
 def trains(optimizer: Value, loss: Value) -> bool | None:
     """Whether a loss's gradient reaches what an optimizer holds; None if that is not known."""
     if not isinstance(optimizer, Object):

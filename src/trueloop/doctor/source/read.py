@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import linecache
 import os
+import stat
 import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class Unread(NamedTuple):
 
     Args:
         path: its name.
-        line: where it stops being so; 0 if that is not known.
+        line: where it stops being so: a line of the program, or of the file if there is none; 0 if that is not known.
         message: why, in a sentence.
     """
 
@@ -111,7 +113,7 @@ class Source:
 
     def parts(self) -> list[tuple[str, str]]:
         """The file, or each cell, by its name and text: what a diff compares."""
-        return [(_shown(self.path, cell), cell.text) for cell in self.cells] or [(self.path, self.text)]
+        return [(_shown(self.path, cell), cell.text) for cell in self.cells] or [(self.path, self.raw or self.text)]
 
     def _cell(self, line: int) -> Cell | None:
         return next((cell for cell in reversed(self.cells) if cell.first <= line), None)
@@ -141,12 +143,24 @@ def of_file(path: str | os.PathLike[str]) -> Source | Unread | None:
 
     Example:
         >>> of_file("nowhere.py")
-        Unread(path='nowhere.py', line=0, message='it cannot be read: No such file or directory')
+        Unread(path='nowhere.py', line=0, message='No such file or directory')
     """
     try:
-        return of_bytes(Path(path).read_bytes(), os.fspath(path))
+        return of_bytes(bytes_of(path), os.fspath(path))
     except OSError as error:
-        return Unread(os.fspath(path), 0, f"it cannot be read: {error.strerror or error}")
+        return Unread(os.fspath(path), 0, error.strerror or str(error))
+
+
+def bytes_of(path: str | os.PathLike[str]) -> bytes:
+    """What stands in a file.
+
+    Raises:
+        OSError: it cannot be read, or is none: a pipe would keep us waiting, and can be read only once.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no regular file; what comes from a pipe is read by `trueloop check -`")
+    return Path(path).read_bytes()
 
 
 def of_bytes(content: bytes, path: str = STDIN) -> Source | Unread | None:

@@ -69,7 +69,17 @@ def worth_reading(text: str) -> bool:
         >>> worth_reading("import torch"), worth_reading("import torch\\nloss.backward()")
         (False, True)
     """
-    return any(root in text for root in ROOTS) and not TELLING.isdisjoint(_WORDS.findall(text))
+    return any(root in text for root in ROOTS) and worth_following(text)
+
+
+def worth_following(text: str) -> bool:
+    """Whether what a file imports from next to it can matter: a loop over a model need not name torch.
+
+    Example:
+        >>> worth_following("def train(model, loss):\n    loss(model()).backward()")
+        True
+    """
+    return not TELLING.isdisjoint(_WORDS.findall(text))
 
 
 def telling_functions(text: str) -> set[str]:

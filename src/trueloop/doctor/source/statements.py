@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import libcst as cst
@@ -10,22 +11,31 @@ from libcst.helpers import get_full_name_for_node
 
 from trueloop.doctor.source.assigning import assign, combine
 from trueloop.doctor.source.elements import elements
-from trueloop.doctor.source.events import Iterated, Operated
+from trueloop.doctor.source.events import Iterated, Kept, Operated
 from trueloop.doctor.source.imports import import_from, import_names
 from trueloop.doctor.source.machine import MISSING, End, Machine, Way
+from trueloop.doctor.source.modules import parts
 from trueloop.doctor.source.units import statements_of
 from trueloop.doctor.source.values import (
+    Bound,
     Class,
     Constant,
     Function,
+    Items,
+    Method,
     Named,
     Object,
     Scope,
+    Tensor,
     Turn,
     Unknown,
     Value,
+    options,
     truth,
 )
+
+SAID = ("said",)
+"""Under this key what is not known keeps the comparison that it came from."""
 
 TURNS = 2  # through each loop: the second shows what comes after what across them
 
@@ -58,9 +68,26 @@ def _expression(m: Machine, node: cst.Expr) -> End:
 
 
 def _assign(m: Machine, node: cst.Assign) -> End:
+    before = _added_to(m, node)
     value = m.evaluate(m, node.value)
+    inputs = value.inputs if isinstance(value, (Tensor, Unknown)) else ()
+    if before is not None and len(inputs) == 2 and not m.inside:
+        added = inputs[0] if inputs[1] is before else inputs[1]
+        m.tell(Kept(node, m.at, "=+", before, added, value))
     for target in node.targets:
         assign(m, target.target, value)
+    return None
+
+
+def _added_to(m: Machine, node: cst.Assign) -> Value | None:
+    """What a name stands for in ``name = name + …``, which is ``name += …``; None for all other assignments."""
+    sum_of = node.value
+    if not isinstance(sum_of, cst.BinaryOperation) or not isinstance(sum_of.operator, cst.Add):
+        return None
+    target = node.targets[0].target
+    for side in (sum_of.left, sum_of.right):
+        if len(node.targets) == 1 and isinstance(target, (cst.Name, cst.Attribute)) and target.deep_equals(side):
+            return m.evaluate(m, side)
     return None
 
 
@@ -166,7 +193,19 @@ def asked(m: Machine, test: cst.BaseExpression) -> tuple[str, bool]:
             right = m.frame.unit.text(test.comparisons[0].comparator)
             word = {cst.NotEqual: "==", cst.IsNot: "is", cst.NotIn: "in"}[type(operator)]
             return f"{m.frame.unit.text(test.left)} {word} {right}", not turned
-    return m.frame.unit.text(test), turned
+    return _behind(m, test) or m.frame.unit.text(test), turned
+
+
+def _behind(m: Machine, test: cst.BaseExpression) -> str:
+    """The comparison that a condition's names stand for: ``is_last or done`` by what was asked for each."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.Or):
+        sides = [_behind(m, side) for side in (test.left, test.right)]
+        texts = [side or m.frame.unit.text(one) for side, one in zip(sides, (test.left, test.right), strict=True)]
+        return " or ".join(texts) if any(sides) else ""
+    if not isinstance(test, cst.Name):
+        return ""
+    said = [one.attrs.get(SAID) for one in options(m.evaluate(m, test)) if isinstance(one, Unknown)]
+    return " or ".join(str(one) for one in said) if said and all(said) else ""
 
 
 def _for(m: Machine, node: cst.For) -> End:
@@ -209,13 +248,16 @@ def loop(
     m.loop_number += 1
     m.tell(Iterated(node, m.at, over, m.loop_number))
     number = m.loop_number
-    way = Way(len(m.trail), len(m.trail))
+    way = Way(len(m.trail), len(m.trail), conditions)
     m.ways.append(way)
+    exact = isinstance(over, Items) and over.attrs.get("each") is None and len(binds) == len(over.all())
     end: End = None
     for turn, bind in enumerate(binds):
         m.burn()
         m.loops = (*around, Turn(number, node, turn))
         m.branches = conditions
+        if turn and not exact:
+            _uncount(m, way.turn_mark)
         way.turn_mark, way.continues = len(m.trail), []
         bind()
         end = body()
@@ -225,31 +267,118 @@ def loop(
     m.ways.pop()
     m.loops, m.branches = around, conditions
     m.meet(way.mark, way.breaks, here=end != "break")
+    if not exact:
+        _uncount(m, way.mark)
     # what ends in the first turn on every path ends the function; a later turn's end only shows that one may come
     return end if end in ("return", "raise") and not way.breaks else None
 
 
+def _uncount(m: Machine, mark: int) -> None:
+    """A number that was changed since a mark is another one in each turn: which one is not known."""
+    before: dict[tuple[int, Any], tuple[dict[Any, Any], Any, Any]] = {}
+    for where, key, old in m.trail[mark:]:
+        before.setdefault((id(where), key), (where, key, old))
+    for where, key, old in before.values():
+        was, now = _number(old), _number(where.get(key))
+        if was is not None and now is not None and was != now:
+            m.write(where, key, Unknown(str(key), kind="int"))
+
+
+def _number(value: Any) -> float | None:
+    known = value.value if isinstance(value, Constant) else None
+    return known if isinstance(known, (int, float)) and not isinstance(known, bool) else None
+
+
+def through(m: Machine, node: cst.CSTNode, over: Value, step: Callable[[Value], object]) -> None:
+    """Goes through a thing as a library's loop does, with two of its elements."""
+    now: list[Value] = []
+
+    def bind(element: Value) -> Callable[[], None]:
+        return lambda: now.append(element)
+
+    def turn() -> End:
+        step(now[-1])
+        return None
+
+    loop(m, node, over, [bind(element) for element in elements(m, over, node)[:TURNS]], turn)
+
+
 def _with(m: Machine, node: cst.With) -> End:
+    return _within(m, node, 0)
+
+
+def _within(m: Machine, node: cst.With, number: int) -> End:
+    """Enters one item of ``with`` after the other, then runs the body, and leaves them."""
+    if number == len(node.items):
+        return _body(m, node.body)
+    item = node.items[number]
     before = m.state["grad"]
-    changed = False
-    entered: list[Unknown] = []
-    for item in node.items:
-        value = m.evaluate(m, item.item)
-        if isinstance(value, Unknown) and value.name == "detect_anomaly":
-            entered.append(value)
-        if item.asname is not None:
-            assign(m, item.asname.name, _entered(value))
-        grad = gradients(value)
-        if grad is not MISSING:
-            m.write(m.state, "grad", grad)
-            changed = True
-    end = _body(m, node.body)
-    for value in entered:
-        name = f"{value.name}.__exit__"
-        m.tell(Operated(node, m.at, name, (value,), {}, value, m.frame.function))
-    if changed:
+    also = _on_every_way_out(m)
+    ends: list[End] = []
+    mark = len(m.trail)
+
+    def inside() -> None:
+        nonlocal mark
+        ends.append(_within(m, node, number + 1))
+        mark = len(m.trail)
+
+    m.bodies[id(item.item)] = _as_body(m, item, inside)
+    value = m.evaluate(m, item.item)
+    m.bodies.pop(id(item.item), None)
+    if ends:  # the body ran where the user's generator yields
+        also(mark)
+        return ends[0] if len(set(ends)) == 1 else None
+    found = value.cls.find("__enter__") if isinstance(value, Object) and isinstance(value.cls, Class) else None
+    entered = m.invoke(m, Bound(found, value), (), {}, item.item) if isinstance(found, Function) else _entered(value)
+    if item.asname is not None:
+        assign(m, item.asname.name, entered)
+    grad = gradients(value)
+    if grad is not MISSING:
+        m.write(m.state, "grad", grad)
+    for given in value.inputs if isinstance(value, Unknown) and value.via == "call" else ():
+        for one in parts(given):  # `with evaluating(model)`: which mode it is in now is not known
+            m.write(one.attrs, "training", None)
+    inside()
+    leave = value.cls.find("__exit__") if isinstance(value, Object) and isinstance(value.cls, Class) else None
+    if isinstance(leave, Function):
+        m.invoke(m, Bound(leave, value), (Constant(None),) * 3, {}, item.item)
+    if isinstance(value, Unknown) and value.name == "detect_anomaly":
+        m.tell(Operated(node, m.at, f"{value.name}.__exit__", (value,), {}, value, m.frame.function))
+    if grad is not MISSING:
         m.write(m.state, "grad", before)
-    return end
+    also(mark)
+    return ends[0]
+
+
+def _as_body(m: Machine, item: cst.WithItem, inside: Callable[[], None]) -> Callable[[Value], None]:
+    """The body of ``with`` as a function that its generator calls, in the frame in which it stands."""
+    depth, around = len(m.frames), (m.calls, m.ways, m.loops)
+
+    def run(value: Value) -> None:
+        frames, there = m.frames[depth:], (m.calls, m.ways, m.loops)
+        del m.frames[depth:]
+        m.calls, m.ways, m.loops = around
+        if item.asname is not None:
+            assign(m, item.asname.name, value)
+        inside()
+        m.frames += frames
+        m.calls, m.ways, m.loops = there
+
+    return run
+
+
+def _on_every_way_out(m: Machine) -> Callable[[int], None]:
+    """Has what is done after a mark be done as well where ``return``, ``break`` or ``continue`` leave from here on."""
+    outs = [m.frame.exits, *((m.ways[-1].breaks, m.ways[-1].continues) if m.ways else ())]
+    known = [len(out) for out in outs]
+
+    def also(mark: int) -> None:
+        done = m.written(mark)
+        for out, count in zip(outs, known, strict=True):
+            for exit in out[count:]:
+                exit.update(done)
+
+    return also
 
 
 def _entered(value: Value) -> Value:
@@ -273,6 +402,7 @@ def gradients(value: Value) -> Any:
 
 def _try(m: Machine, node: cst.Try | cst.TryStar) -> End:
     mark = len(m.trail)
+    also = _on_every_way_out(m)
     end = _body(m, node.body)
     body_end = end
     if end is None and isinstance(node, cst.Try) and node.orelse is not None:
@@ -294,23 +424,48 @@ def _try(m: Machine, node: cst.Try | cst.TryStar) -> End:
         arms = [through, *(handler(one) for one in node.handlers)]
         end = m.part(f"try {id(node)} {unit.path} {mark}", arms)
     if node.finalbody is not None:
+        before = len(m.trail)
         last = _body(m, node.finalbody.body)
+        also(before)
         end = last or end
     return end
 
 
 def _match(m: Machine, node: cst.Match) -> End:
-    m.evaluate(m, node.subject)
+    subject = m.evaluate(m, node.subject)
 
     def arm(case: cst.MatchCase) -> Callable[[], End]:
         def run() -> End:
+            whole = isinstance(case.pattern, cst.MatchAs) and case.pattern.pattern is None
             for name in _captured(case.pattern):
-                m.write(m.frame.scope.names, name, Unknown(name))
+                m.write(m.frame.scope.names, name, subject if whole else Unknown(name))
             return _body(m, case.body)
 
         return run
 
-    return m.part(f"match {m.frame.unit.text(node.subject)}", [*(arm(case) for case in node.cases), lambda: None])
+    arms: list[Callable[[], End]] = []
+    for case in node.cases:
+        answer = _fits(m, case.pattern, subject)
+        if answer is not False:
+            arms.append(arm(case))
+        if answer is True and case.guard is None:
+            break
+    else:
+        arms.append(lambda: None)
+    return arms[0]() if len(arms) == 1 else m.part(f"match {m.frame.unit.text(node.subject)}", arms)
+
+
+def _fits(m: Machine, pattern: cst.MatchPattern, subject: Value) -> bool | None:
+    """Whether a value is one of a pattern's; None if that is not known."""
+    if isinstance(pattern, cst.MatchAs) and pattern.pattern is None:
+        return True
+    if isinstance(pattern, cst.MatchOr):
+        answers = {_fits(m, one.pattern, subject) for one in pattern.patterns}
+        return True if True in answers else None if None in answers else False
+    if not isinstance(pattern, cst.MatchValue) or not isinstance(subject, Constant):
+        return None
+    value = m.evaluate(m, pattern.value)
+    return subject.value == value.value if isinstance(value, Constant) else None
 
 
 def _captured(pattern: cst.CSTNode) -> list[str]:
@@ -331,6 +486,12 @@ def _function(m: Machine, node: cst.FunctionDef) -> End:
     m.functions.append(function)
     value: Value = function
     m.write(m.frame.scope.names, node.name.value, value)
+    for decorator in node.decorators:
+        said = decorator.decorator
+        if isinstance(said, cst.Call) and isinstance(said.func, cst.Attribute) and said.func.attr.value == "on":
+            of = m.evaluate(m, said.func.value)  # `@trainer.on(event)`: an ignite engine will call it
+            if isinstance(of, Object):
+                m.invoke(m, Method(of, "add_event_handler"), (Unknown("event"), function), {}, node)
     return None
 
 
@@ -350,16 +511,22 @@ def define(m: Machine, node: cst.FunctionDef, owner: Class | None) -> Function:
         for one in (*node.params.posonly_params, *node.params.params, *node.params.kwonly_params)
         if one.default is not None
     }
-    return Function(
-        node.name.value,
-        node,
-        m.frame.scope,
-        m.frame.unit,
-        owner,
-        defaults,
-        tuple(decorators),
-        grad,
-    )
+    scope, unit = m.frame.scope, m.frame.unit
+    made = Function(node.name.value, node, scope, unit, owner, defaults, tuple(decorators), grad)
+    around = made
+    for decorator in reversed(node.decorators):
+        around = _decorated(m, decorator.decorator, around)
+    return made if around is made else replace(made, around=around)
+
+
+def _decorated(m: Machine, said: cst.BaseExpression, function: Function) -> Function:
+    """What a decorator of the user's makes of a function; the function itself for those of libraries."""
+    maker = said.func if isinstance(said, cst.Call) else said
+    if not isinstance(maker, (cst.Name, cst.Attribute)) or not isinstance(m.evaluate(m, maker), Function):
+        return function
+    decorator = m.evaluate(m, said)
+    made = m.invoke(m, decorator, (function,), {}, said) if isinstance(decorator, Function) else None
+    return made if isinstance(made, Function) else function
 
 
 def _class(m: Machine, node: cst.ClassDef) -> End:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 
 from trueloop.doctor.findings import Finding, Place, plain
 from trueloop.doctor.output import Format, Report, shown_path, text, written
-from trueloop.doctor.source.fixes import Checked, Fix, diff
+from trueloop.doctor.source.fixes import Checked, Fix, diff, lines_of, newline_of, same_at_start
 from trueloop.doctor.source.read import Source
+from trueloop.doctor.suppress import UNREADABLE
 
 COMMAND = "trueloop check"
 
@@ -63,6 +65,8 @@ def told(reading: Reading, form: Format = "text", *, colours: bool = False, widt
         for place in (checked.finding.place, *(place for place, _ in checked.finding.related)):
             if place is not None and place.file in reading.sources:
                 reading.sources[place.file].show()
+            elif place is not None and checked.finding.name == UNREADABLE[0]:
+                Source(place.file, "").show()  # nobody is to try again: it may be a pipe
     if form == "text":
         return _text(reading, colours, width)
     if form == "json":
@@ -84,7 +88,8 @@ def changes(before: Source, after: Source) -> str:
         +x = 2
     """
     both = zip(before.parts(), after.parts(), strict=True)
-    return "".join(diff(old, new, shown_path(name)) for (name, old), (_, new) in both if old != new)
+    shown = shown_path if before.cells else _for_patch  # no patch is applied to a cell
+    return "".join(diff(old, new, shown(name)) for (name, old), (_, new) in both if old != new)
 
 
 def statistics(reading: Reading, form: Format = "text") -> str:
@@ -106,6 +111,14 @@ def statistics(reading: Reading, form: Format = "text") -> str:
     return "".join(
         f"{count:>5}  {code}  {name}{'  (has fixes)' if name in fixable else ''}\n" for (code, name), count in rows
     )
+
+
+def _for_patch(file: str) -> str:
+    """A file's name as `patch` reads it: with blanks it ends in a tab, with line breaks it stands in quotes."""
+    name = shown_path(file)
+    if any(letter < " " for letter in name):
+        return json.dumps(name, ensure_ascii=False)
+    return f"{name}\t" if " " in name else name
 
 
 def _text(reading: Reading, colours: bool, width: int) -> str:
@@ -189,24 +202,49 @@ def _sarif(reading: Reading) -> str:
     whole = json.loads(written(reading.report("sarif"), "sarif"))
     for result, checked in zip(whole["runs"][0]["results"], reading.left, strict=True):
         source = reading.sources.get(checked.finding.file or "")
-        if checked.fix is None or source is None or source.cells:  # a notebook's cells are not the file's text
+        if checked.fix is None or source is None or _shown_fix(checked, reading.sources) is None:
             continue
-        replacements = [
-            {
-                "deletedRegion": {
-                    "startLine": edit.start[0],
-                    "startColumn": edit.start[1] + 1,
-                    "endLine": edit.end[0],
-                    "endColumn": edit.end[1] + 1,
-                },
-                "insertedContent": {"text": edit.text},
-            }
-            for edit in checked.fix.edits
-        ]
+        replacements = _in_json(source, checked.fix) if source.cells else _in_text(source, checked.fix)
         artifact = result["locations"][0]["physicalLocation"]["artifactLocation"]
         change = {"artifactLocation": artifact, "replacements": replacements}
         result["fixes"] = [{"description": {"text": plain(checked.fix.title)}, "artifactChanges": [change]}]
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def _in_text(source: Source, fix: Fix) -> list[dict[str, Any]]:
+    """A fix as SARIF has it; columns are counted in code points, as the log says."""
+    newline = newline_of(lines_of(source.text))
+    return [_replacement(edit.start, edit.end, edit.text.replace("\n", newline), source.text) for edit in fix.edits]
+
+
+def _in_json(source: Source, fix: Fix) -> list[dict[str, Any]]:
+    """The same in a notebook: the lines of its JSON that change."""
+    before, after = (lines_of(one.raw) for one in (source, source.edited(fix.edits)))
+    same = same_at_start(before, after)  # most of a notebook, and the matcher takes its time
+    changes = difflib.SequenceMatcher(None, before[same:], after[same:]).get_opcodes()
+    return [
+        _replacement((same + first + 1, 0), (same + last + 1, 0), "".join(after[same + start : same + end]), source.raw)
+        for kind, first, last, start, end in changes
+        if kind != "equal"
+    ]
+
+
+def _replacement(start: tuple[int, int], end: tuple[int, int], text: str, whole: str) -> dict[str, Any]:
+    lines = lines_of(whole)
+    last = len(lines), len(lines[-1]) if lines else 0
+    if whole and whole[-1] not in "\r\n" and end >= last:  # below the last line there is none to begin at
+        newline = newline_of(lines)
+        text = text.removesuffix(newline) if start <= last else newline + text.removesuffix(newline)
+        start, end = min(start, last), last
+    return {
+        "deletedRegion": {
+            "startLine": start[0],
+            "startColumn": start[1] + 1,
+            "endLine": end[0],
+            "endColumn": end[1] + 1,
+        },
+        "insertedContent": {"text": text},
+    }
 
 
 def _in_cell(finding: Finding, sources: Mapping[str, Source]) -> Finding:

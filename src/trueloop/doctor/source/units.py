@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
-from trueloop.doctor.source.relevance import worth_reading
+from trueloop.doctor.source.relevance import worth_following
 
 LARGEST = 200_000  # bytes of a neighbour: what is larger is a library's
+SMALL = 8_000  # what is smaller is read without a word of torch in it: meters and modes are kept in such files
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Unit:
     """One file.
 
@@ -25,13 +26,25 @@ class Unit:
         tree: what it says.
         package: its dotted name's front, for relative imports; empty for a script.
         folders: where the modules that it imports may lie.
+        source: its text, if that is at hand: to write it out again from the tree takes longer than all the reading.
     """
 
     path: str
     tree: cst.Module
     folders: tuple[Path, ...] = ()
+    source: str = ""
     texts: dict[int, str] = field(default_factory=dict)
     _positions: Mapping[Any, Any] | None = None
+
+    @cached_property
+    def code(self) -> str:
+        """The file's text."""
+        return self.source or self.tree.code
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Its lines."""
+        return self.code.splitlines()
 
     def span(self, node: cst.CSTNode) -> CodeRange:
         """Where a node stands: lines from 1, columns from 0, the end exclusive."""
@@ -80,7 +93,7 @@ def parsed(path: Path, modified: float) -> cst.Module | None:
     """A neighbour's tree; None if it cannot be read, does not parse, or has nothing that matters here."""
     try:
         data = path.read_bytes()
-        if len(data) > LARGEST or not worth_reading(data.decode("utf-8", "replace")):
+        if len(data) > LARGEST or (len(data) > SMALL and not worth_following(data.decode("utf-8", "replace"))):
             return None
         return cst.parse_module(data)
     except (OSError, ValueError, cst.ParserSyntaxError, RecursionError, UnicodeDecodeError):

@@ -45,7 +45,7 @@ class Value:
     __slots__ = ()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Unknown(Value):
     """Something of which no more is known than where it came from: ``of`` what, ``via`` which attribute or call."""
 
@@ -57,21 +57,21 @@ class Unknown(Value):
     attrs: dict[Any, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Constant(Value):
     """A literal, or what follows from literals."""
 
     value: Any
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Named(Value):
     """A thing of a library by its full name: ``torch.nn.Linear``."""
 
     name: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Scope:
     """The names of a module, a function's call or a class; each looks further in its parent."""
 
@@ -80,7 +80,7 @@ class Scope:
     outer: dict[str, Scope] = field(default_factory=dict)  # global and nonlocal names, and where they live
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Function(Value):
     """A function of the user's, with the scope that it closes over."""
 
@@ -92,9 +92,10 @@ class Function(Value):
     defaults: dict[str, Value] = field(default_factory=dict)
     decorators: tuple[str, ...] = ()
     grad: bool | None = None  # by its decorators; None if they don't say
+    around: Function | None = None  # what a decorator of the user's makes of it, which calls it in turn
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Class(Value):
     """A class of the user's."""
 
@@ -118,7 +119,7 @@ class Class(Value):
         return next((one.attrs[name] for one in self.line() if isinstance(one, Class) and name in one.attrs), None)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Object(Value):
     """An instance of a user's class, or of a library's by its name: a layer, a loss, an optimizer, a loader."""
 
@@ -148,7 +149,7 @@ class Object(Value):
         return self.args[place] if place is not None and place < len(self.args) else None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Bound(Value):
     """A user's function with its ``self``."""
 
@@ -156,7 +157,7 @@ class Bound(Value):
     of: Value
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Method(Value):
     """A method of a thing that is not the user's, not yet called."""
 
@@ -164,7 +165,7 @@ class Method(Value):
     name: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Super(Value):
     """``super()`` in a method."""
 
@@ -172,7 +173,7 @@ class Super(Value):
     of: Value
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Tensor(Value):
     """A tensor by what made it: the operation, its inputs, and whether it carries a graph (None: unknown)."""
 
@@ -186,7 +187,7 @@ class Tensor(Value):
     attrs: dict[Any, Value] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Items(Value):
     """A list, tuple, set (``items``) or dict (keys in ``attrs["keys"]``); of unknown length if ``each`` stands alone.
 
@@ -216,7 +217,7 @@ class Items(Value):
         return (self.items or ()) + ((each,) if each is not None else ())
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Module(Value):
     """A module of the user's that was imported."""
 
@@ -224,7 +225,7 @@ class Module(Value):
     unit: Unit
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Either(Value):
     """One of several, by conditions that were not decided."""
 
