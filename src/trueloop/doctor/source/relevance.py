@@ -76,7 +76,7 @@ def worth_following(text: str) -> bool:
     """Whether what a file imports from next to it can matter: a loop over a model need not name torch.
 
     Example:
-        >>> worth_following("def train(model, loss):\n    loss(model()).backward()")
+        >>> worth_following("def train(model, loss): loss(model()).backward()")
         True
     """
     return not TELLING.isdisjoint(_WORDS.findall(text))
