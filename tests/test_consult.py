@@ -109,6 +109,11 @@ def replaced_head() -> dict[str, Any]:
     return {"model": model, "optimizer": optimizer}
 
 
+def two_hidden() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+
+
 def dead() -> nn.Module:
     model = mlp(8, 4, width=32)
     nn.init.constant_(model[0].bias, -100.0)  # type: ignore[arg-type]
@@ -163,6 +168,13 @@ MISTAKES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "a rate far too high": (
         "learning-rate-too-high",
         lambda: {"optimizer": tl.optim.adam(lr=30.0), "train": (torch.randn(208, 8), labelled()[1])},
+    ),
+    "a rate that kills most units in its first steps": (
+        "learning-rate-too-high",
+        lambda: (
+            {"model": two_hidden(), "optimizer": tl.optim.adam(lr=1.0)}
+            | {"train": (torch.rand(960, 8), torch.randint(0, 5, (960,))), "batch_size": 32}
+        ),
     ),
     "a rate that breaks it": (
         "learning-rate-too-high",

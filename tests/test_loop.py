@@ -236,6 +236,29 @@ def test_modes_and_grad_mode_are_as_before_after_an_interrupted_evaluation() -> 
     assert torch.is_grad_enabled()
 
 
+class _FrozenNorm(nn.Sequential):
+    """Keeps its norm in eval mode as the usual recipes do, in a ``train`` of its own."""
+
+    def train(self, mode: bool = True) -> _FrozenNorm:
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+class _TrainsItself(nn.Sequential):
+    def train(self, epochs: int = 3) -> _TrainsItself:
+        raise AssertionError("this is no switch of modes")
+
+
+def test_a_train_of_the_models_own_says_what_stays_in_eval_mode() -> None:
+    model = _FrozenNorm(nn.Linear(3, 1), nn.BatchNorm1d(1), nn.Dropout(0.1).eval())
+    result = trainer_of(model).fit(regression(12), epochs=5, batch_size=4, progress=False)
+    assert [module.training for module in model] == [True, False, False]  # the last one: put there by hand
+    assert torch.equal(model.state_dict()["1.num_batches_tracked"], torch.tensor(0))
+    assert "frozen-batchnorm-moves" not in {finding.name for finding in result.findings}
+    assert trainer_of(_TrainsItself(nn.Linear(3, 1))).fit(regression(12), epochs=1, batch_size=4, progress=False).steps
+
+
 def test_ctrl_c_from_the_keyboard_ends_a_real_process_with_its_record_complete(tmp_path: Path) -> None:
     code = f"""
 import os, signal, torch, trueloop as tl

@@ -21,6 +21,19 @@ def modes(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
 
 
+def test_batches_ask_a_train_of_the_models_own() -> None:
+    class Frozen(nn.Sequential):
+        def train(self, mode: bool = True) -> Frozen:
+            super().train(mode)
+            self[0].eval()
+            return self
+
+    trainer = trainer_of(model := Frozen(nn.BatchNorm1d(1), nn.Linear(1, 1)))
+    for x in trainer.batches(torch.ones(4, 1), batch_size=2):
+        trainer.update(model(x).mean())
+    assert modes(model) == [True, False, True]
+
+
 # --- windows and schedules ------------------------------------------------------------------------------------------
 
 

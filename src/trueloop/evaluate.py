@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -46,6 +47,36 @@ def resting(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def wake(model: nn.Module) -> None:
+    """Train mode. Inside a model that is in train mode already, what the user put in eval mode stays so.
+
+    A ``train`` of a module's own is asked then as well: it is how a frozen part is kept in eval mode, and a new module
+    is in train mode without ever having been asked.
+
+    Example:
+        >>> class Frozen(nn.Sequential):
+        ...     def train(self, mode=True):
+        ...         return super().train(False)
+        >>> model = nn.Sequential(Frozen(nn.BatchNorm1d(2)), nn.Dropout())
+        >>> wake(model)
+        >>> model[0].training, model[1].training
+        (False, True)
+    """
+    if not model.training:
+        model.train()
+    elif any(_sets_modes(module) for module in model.modules()):
+        at_rest = [module for module in model.modules() if not module.training]
+        model.train()
+        for module in at_rest:
+            module.training = False
+
+
+def _sets_modes(module: nn.Module) -> bool:
+    """Whether it has a ``train`` of its own that takes torch's ``mode``: one without may train the model instead."""
+    own = type(module).train
+    return own is not nn.Module.train and "mode" in inspect.signature(own).parameters
 
 
 def evaluate(

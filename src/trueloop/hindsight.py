@@ -73,7 +73,16 @@ class Hindsight:
     def _too_high(self) -> Iterator[Finding]:
         """The loss left its start for good, and the first updates were as large as that takes."""
         from trueloop.doctor.course import is_plain, middle, rate_rises
-        from trueloop.doctor.rules.learning_rate_too_high import FAR, FIRST, LARGE, STEPS, THROWN, LearningRateTooHigh
+        from trueloop.doctor.rules.learning_rate_too_high import (
+            FAR,
+            FIRST,
+            KEEPS,
+            LARGE,
+            LEAPS,
+            STEPS,
+            THROWN,
+            LearningRateTooHigh,
+        )
 
         rows, epochs = self._rows(), [epoch.loss for epoch in self._epochs]
         if not rows or self._began or len(epochs) < 2 or self._epochs[-1].step < STEPS or rate_rises(rows):
@@ -86,12 +95,19 @@ class Hindsight:
         seen, rate = self._trace.optimizers[0], max(row.lr for row in rows)
         if min(*losses, *epochs) < 0 or start <= 0 or not is_plain(self._trace, seen):
             return
-        if 2 * far < len(epochs) or last <= 0.9 * start or not (update > LARGE or thrown > THROWN):
+        leapt = (
+            thrown > THROWN
+            and rows[-1].lr > KEEPS * rate
+            and sum(loss > FAR * start for loss in losses[:FIRST]) >= LEAPS
+        )
+        if not (2 * far >= len(epochs) or leapt) or last <= 0.9 * start or not (update > LARGE or thrown > THROWN):
             return
         yield LearningRateTooHigh(self._trace).finding(
             f"the learning rate of {seen.kind} ({rate:g}) is too high: the loss began at {start:.4g}, and its mean was "
             f"{max(epochs):.4g} in the worst epoch and {epochs[-1]:.4g} in the last",
-            f"{far} of {_count(self._epochs)} have a mean loss above {FAR:g} times the first step's",
+            f"{far} of {_count(self._epochs)} have a mean loss above {FAR:g} times the first step's"
+            if far
+            else f"in the first steps it was up to {max(losses[:FIRST]):.4g}, and what that broke did not heal",
             f"an early update changed the weights by {max(update, thrown):.2g} of their size (0.001 is usual)",
             place=seen.place or seen.last_step_place,
         )

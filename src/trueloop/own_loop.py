@@ -20,7 +20,7 @@ from trueloop.checks import check_count
 from trueloop.data.device import batch_length, move, onto
 from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
-from trueloop.evaluate import resting
+from trueloop.evaluate import resting, wake
 from trueloop.events import StepEnded
 from trueloop.finite import Latch, NotFinite, first_bad_module
 from trueloop.loop import Place, windows
@@ -139,8 +139,7 @@ class OwnLoop:
         return batches
 
     def _batches(self, feed: Feed) -> _Batches:
-        if not self.setup.choices.model.training:
-            self.setup.choices.model.train()
+        wake(self.setup.choices.model)
         self.feed = feed
         last_act = None if self.rituals else self._begin(feed)
         start, self._resumes = self.place.batch if self._resumes else 0, False

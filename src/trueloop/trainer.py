@@ -34,7 +34,7 @@ from trueloop.data.feed import Feed, batch_size_for, feed
 from trueloop.data.given import in_order
 from trueloop.data.randomness import borrowed_rngs
 from trueloop.errors import ArgumentError, CheckpointError, DataError, UnknownNameError
-from trueloop.evaluate import evaluate, predict
+from trueloop.evaluate import evaluate, predict, wake
 from trueloop.events import EvalEnded, StepEnded
 from trueloop.loop import Evaluation, Events, Observer, Run, watch
 from trueloop.objective import Batch, Count, Objective, Penalty
@@ -470,8 +470,7 @@ class Trainer:
             seed_all(seed)
         if found is not None:
             state.go_on(run, self._parts(), found)
-        if not self.model.training:
-            self.model.train()
+        wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
 
         def wrong_already() -> Iterator[Finding]:

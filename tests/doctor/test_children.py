@@ -162,3 +162,28 @@ def test_what_trains_nothing_is_left_alone(tmp_path: Path) -> None:
     assert ended.stdout == "[0, 2, 4]\n"
     assert report["findings"] == []
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_that_imports_torch_by_itself(tmp_path: Path, method: str) -> None:
+    text = f"""
+        import multiprocessing
+
+        def work():
+            import torch
+            model = torch.nn.Linear(4, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=0.001)
+            for i in range(8):
+                torch.nn.functional.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+                opt.step()
+
+        if __name__ == "__main__":
+            worker = multiprocessing.get_context("{method}").Process(target=work)
+            worker.start()
+            worker.join()
+            print(worker.exitcode)
+    """
+    ended, report = run(tmp_path, text)
+    assert grave(report) == ["missing-zero-grad"]
+    assert ended.stdout == "0\n"
+    assert "did not import torch" not in str(report["unseen"])

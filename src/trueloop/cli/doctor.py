@@ -121,7 +121,7 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
         passed += [Sentence(*one) for one in child.passed if one[0] in speak]
         unseen += [Sentence(*one) for one in child.unseen if one[0] in speak]
     unseen += [Sentence(None, note) for note in dict.fromkeys(note for child in children for note in child.notes)]
-    if trace is None and not ran.failed:  # it may have failed before it came to that
+    if trace is None and not ran.failed and not children:  # it may have failed before it came to that
         unseen.append(Sentence(None, "the script did not import torch: there was nothing to listen to"))
     elif trace is not None and over:
         unseen += [Sentence(None, note) for note in _unheard(trace, children, elsewhere=bool(ran.notes))]

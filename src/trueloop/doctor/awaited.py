@@ -53,7 +53,7 @@ class _Awaited(MetaPathFinder):
         execute = loader.exec_module
 
         def executed(module: ModuleType) -> None:
-            del loader.exec_module
+            vars(loader).pop("exec_module", None)  # ours, or that of another one that waits for the same
             try:
                 execute(module)
             except BaseException:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import util
@@ -131,9 +131,10 @@ class Listener:
         self.folder, self.limits = folder, limits
         self.ear: Ear | None = None
         self.stopped: str | None = None
+        self._waits: AbstractContextManager[None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "limits": self.limits, "ear": None, "stopped": None}
+        return {"folder": self.folder, "limits": self.limits, "ear": None, "stopped": None, "_waits": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -142,7 +143,8 @@ class Listener:
 
     def begin(self) -> None:
         """Listens from here, or from the moment that torch is there."""
-        once_imported("torch", self._listen).__enter__()
+        self._waits = once_imported("torch", self._listen)  # kept: one that is let go of waits no more
+        self._waits.__enter__()
         util.Finalize(None, self._finish, exitpriority=100)
 
     def _listen(self) -> None:

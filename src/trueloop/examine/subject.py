@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trueloop.data.feed import Feed
 from trueloop.data.nested import leaves
 from trueloop.errors import LossError
-from trueloop.evaluate import evaluate
+from trueloop.evaluate import evaluate, wake
 from trueloop.finite import NotFinite
 from trueloop.loop import Run
 from trueloop.objective import Batch, Objective, split_batch
@@ -111,8 +111,7 @@ def begun(trainer: Trainer, train: Any, val: Any, how: Mapping[str, Any], limits
     if how.get("seed") is not None:
         seed_all(how["seed"])
     run = trainer._run(train, val, **how)
-    if not trainer.model.training:
-        trainer.model.train()
+    wake(trainer.model)
     return Subject(trainer, run, limits, aside, train, val)
 
 

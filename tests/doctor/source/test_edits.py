@@ -184,6 +184,8 @@ def test_line_ends_stay_when_a_statement_moves() -> None:
         ),
         ("import torch.nn.functional as F\n", "torch.no_grad", "torch.no_grad", "1"),
         ("import torch.optim\n", "torch.no_grad", "torch.no_grad", ""),
+        ("from __future__ import annotations\nx = 1\n", "torch.no_grad", "torch.no_grad", "2"),
+        ('"""Doc."""\nx = 1\n', "torch.no_grad", "torch.no_grad", "2"),
     ],
 )
 def test_torch_by_the_name_that_it_has_here(text: str, name: str, written: str, added: str) -> None:

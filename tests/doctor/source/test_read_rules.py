@@ -92,3 +92,24 @@ def test_a_rule_is_described(file: ModuleType) -> None:
     assert file.READ_FIRES
     assert file.READ_SILENT
     assert "source" in rule_of(file).seen_by
+
+
+def test_a_forward_without_gradients_is_told_once() -> None:
+    found = read("""
+        import torch
+        from torch import nn
+        x = torch.randn(200, 4)
+        y = (x[:, 0] > 0).long()
+        net = nn.Linear(4, 2)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(20):
+            opt.zero_grad()
+            with torch.no_grad():
+                out = net(x)
+            loss = nn.functional.cross_entropy(out, y)
+            loss.requires_grad_(True)
+            loss.backward()
+            opt.step()
+    """)
+    errors = [one.finding.name for one in found if one.finding.level == "error"]
+    assert errors == ["training-under-no-grad"]  # the targets are cast: that cuts no graph off

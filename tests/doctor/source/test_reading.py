@@ -184,6 +184,47 @@ def test_the_loss_of_one_part_does_not_train_the_other() -> None:
     assert answers == [True, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("while False:\n    opt.step()\nelse:\n    opt.zero_grad()", ["Zeroed"]),
+        ("for x in data:\n    if x:\n        break\nelse:\n    raise ValueError\nopt.step()", ["Stepped"]),
+        ("for x in data:\n    opt.zero_grad()\n    break\nelse:\n    opt.step()", ["Zeroed"]),
+        ("for x in data:\n    opt.zero_grad()\nelse:\n    opt.step()", ["Zeroed", "Zeroed", "Stepped"]),
+        (
+            "for x in data:\n    for y in x:\n        if y: break\n    else:\n        continue\n    opt.step()",
+            ["Stepped", "Stepped"],
+        ),
+        ("try:\n    opt.zero_grad()\nexcept* OSError:\n    pass\nelse:\n    opt.step()", ["Zeroed", "Stepped"]),
+    ],
+)
+def test_what_stands_under_else(text: str, expected: list[str]) -> None:
+    assert names(top(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def update(*, early=True):\n    BOTH\nupdate(**given)",
+        "def update(loss, early=True):\n    BOTH\nupdate(*given)",
+    ],
+)
+def test_a_default_is_taken_only_where_nothing_else_may_be_given(text: str) -> None:
+    both = "if early:\n        opt.step()\n    else:\n        opt.zero_grad()"
+    assert names(top(text.replace("BOTH", both))) == ["Stepped", "Zeroed"]
+
+
+def test_what_is_reversed_ends_with_its_first() -> None:
+    run = top("net = nn.Sequential(*reversed([nn.Softmax(1), nn.Linear(2, 2)]))\nF.cross_entropy(net(x), y)\n")
+    (end,) = endings(next(run.of(read.LossCalled)).input)
+    assert isinstance(end, Tensor)
+    assert end.op == "softmax"
+
+
+def test_a_whole_number_turned_bit_by_bit() -> None:
+    assert names(top("if ~1 == -2:\n    opt.step()\nelse:\n    opt.zero_grad()\n")) == ["Stepped"]
+
+
 def corpus() -> Iterator[Path]:
     """Files of the standard library and of torch's: not one that was written for this."""
     import torch  # only to know where it lies

@@ -28,7 +28,7 @@ from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
 from trueloop.doctor.source.arguments import atom, given
-from trueloop.doctor.source.data import column, rank
+from trueloop.doctor.source.data import column, gives_one, rank
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors, endings
@@ -192,13 +192,7 @@ def _shapes(one: values.Value, other: values.Value) -> str:
 
 def _is_of_one_output(value: values.Value) -> bool:
     """Whether a value is what a layer with one output gives, but for its form."""
-    return all(
-        isinstance(end, values.Tensor)
-        and end.layer is not None
-        and end.layer.kind == "torch.nn.Linear"
-        and values.constant(end.layer.option("out_features", 1)) == 1
-        for end in endings(value)
-    )
+    return all(gives_one(end) for end in endings(value))
 
 
 def _by_hand(loss: values.Value) -> Iterator[tuple[values.Tensor, str]]:

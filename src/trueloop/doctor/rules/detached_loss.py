@@ -97,8 +97,8 @@ def in_source(program: Program) -> Iterator[Checked]:
                 yield Checked(_of_a_bare_one(program, event), _uncut(program, event.loss))
             if not new or id(event.node) in told:
                 continue
-            cut = next((one for one in ancestors(new[0]) if one is not new[0] and _is_cut(one)), None)
-            if cut is None:
+            cuts = (one for one in ancestors(new[0]) if one is not new[0] and _is_cut(one))
+            if all(_had_none(one) for one in cuts):
                 continue
             told.add(id(event.node))
             finding = program.finding(
@@ -168,6 +168,13 @@ def _had_graph(cut: values.Value) -> bool:
         return bool(cut.inputs) and (_is_cut(cut.inputs[0]) or results.graph_of(cut.inputs[0]) is True)
     before = cut.of if isinstance(cut, values.Unknown) else None
     return (isinstance(before, values.Unknown) and before.via == "call") or results.graph_of(before) is True
+
+
+def _had_none(cut: values.Value) -> bool:
+    """Whether there was no graph to cut off: of targets that are cast, of what ran under ``no_grad``."""
+    if not isinstance(cut, values.Tensor) or not cut.inputs:
+        return False
+    return all(results.graph_of(one) is False for one in cut.inputs)
 
 
 def _is_bare(loss: values.Value) -> bool:

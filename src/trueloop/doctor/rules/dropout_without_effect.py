@@ -22,8 +22,8 @@ from trueloop.doctor.places import is_users
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
+from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.mending import argument
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -96,12 +96,10 @@ def _one_layer(event: read.Made) -> bool:
     made = event.made
     if "**" in made.kwargs or any(isinstance(one, values.Unknown) and one.via == "*" for one in made.args):
         return False
-    given = made.option("num_layers", 2)
-    if given is None:
+    layers = made.option("num_layers", 2)
+    if layers is None:
         return True
-    call: Any = made.node
-    node = argument(call, "num_layers") or call.args[2].value
-    return values.constant(given) == 1 and type(node).__name__ == "Integer"
+    return values.constant(layers) == 1 and type(given(made.node, "num_layers", 2)).__name__ == "Integer"
 
 
 FIRES = {

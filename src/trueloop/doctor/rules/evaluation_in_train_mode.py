@@ -18,11 +18,13 @@ import linecache
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Evaluated, ForwardFailed
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.meant import means_held_out
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source.edits import together
 from trueloop.doctor.source.fixes import Checked, Fix
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 DRAWS = 3  # passes over the same samples in one round: Monte-Carlo dropout
 ON_PURPOSE = ("monte", "mc_", "mc dropout", "mcdropout", "mc-dropout", "uncertain", "bayes", "update_bn", "recalib")
+LOOPS = ("For", "GeneratorExp", "ListComp")
 CALIBRATES = ("calibrat", "running_stat", "running stat", "bn_stat", "bn stat", "batchnorm stat", "batch_stat")
 NOT_CALLED = re.compile(r"^\s*[\w.]+\.eval\s*(#.*)?$")
 ABOVE = 12  # lines above the pass in which `model.eval` without brackets is looked for
@@ -126,7 +129,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             continue
         by_node: dict[int, list[read.Called]] = {}
         for call in run.of(read.Called):
-            if call.grad is False:
+            if call.grad is False or _forgot_both(program, run, call):
                 by_node.setdefault(id(call.node), []).append(call)
         for calls in by_node.values():
             first, last = calls[0], calls[-1]
@@ -144,12 +147,25 @@ def in_source(program: Program) -> Iterator[Checked]:
             finding = program.finding(
                 EvaluationInTrainMode,
                 f"the model is evaluated in train mode: {named} {'work' if asked else 'works'} as in training",
-                "gradients are off here, and nothing put the model into eval mode since it was trained",
+                f"{'gradients are off' if first.grad is False else 'held-out batches go through it'} here, and nothing "
+                "put the model into eval mode since it was trained",
                 at=first,
                 certainty="likely" if asked else "certain",
                 help="call `model.eval()` before the evaluation, and `model.train()` before the next epoch",
             )
             yield Checked(finding, _mended(program, run, first))
+
+
+def _forgot_both(program: Program, run: Run, call: read.Called) -> bool:
+    """Whether a pass is an evaluation though gradients are on: by its loader's name, and what is done with it."""
+    if call.grad is not True or call.layers is None or not call.at.loops or any(run.of(read.GradientsUsed)):
+        return False
+    unit = program.unit
+    above: Any = next((one for one in blocks.around(unit, call.node) if blocks.kind(one) in LOOPS), None)
+    if above is None or not means_held_out(*blocks.names((above if hasattr(above, "iter") else above.for_in).iter)):
+        return False
+    same = [one for one in run.of(read.Called) if one.node is call.node]
+    return not any(used_for_training(run, one.result) for one in same)
 
 
 def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:
@@ -323,6 +339,20 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "neither eval nor no_grad": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, y in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+        right = 0
+        for x, y in val_loader:
+            right += (net(x).argmax(1) == y).sum().item()
+    """,
     "a transformer's encoder": """
         import torch
         from torch import nn
@@ -395,6 +425,26 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "gradients are on, and are used": """
+        import torch
+        from torch import nn
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        opt = torch.optim.Adam(net.parameters())
+        def go(loader, train):
+            for x, y in loader:
+                loss = nn.functional.cross_entropy(net(x), y)
+                if train:
+                    opt.zero_grad()
+                    loss.backward()
+                    opt.step()
+        for epoch in range(3):
+            go(train_loader, True)
+            for x, y in dev_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            draws = [net(x).argmax(1) for x in loader for _ in range(10)]
+    """,
     "modes set by hand": """
         import torch
         from torch import nn

@@ -28,7 +28,7 @@ from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.mending import line_before, said
 from trueloop.doctor.source.provenance import ancestors, clears, held, touches, trains
-from trueloop.doctor.source.ritual import optimizers
+from trueloop.doctor.source.ritual import is_step, optimizers
 from trueloop.doctor.source.ways import paths
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             continue
         ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped, read.GradientsUsed))
         for player in players:
-            stepping = [way for way in ways if any(_is_step(event, player) for event in way)]
+            stepping = [way for way in ways if any(is_step(event, player) for event in way)]
             found = [_left_over(way, player, players) for way in stepping]
             if not found or found[0] is None or None in found:
                 continue
@@ -193,10 +193,6 @@ def in_source(program: Program) -> Iterator[Checked]:
 def _freezes(program: Program) -> bool:
     """Whether parameters may be kept out of a loss: then backward leaves nothing in them."""
     return any(word in program.unit.code for word in ("requires_grad", "toggle_optimizer"))
-
-
-def _is_step(event: object, player: values.Value) -> bool:
-    return isinstance(event, read.Stepped) and event.target is player
 
 
 def _left_over(

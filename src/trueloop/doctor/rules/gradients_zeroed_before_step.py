@@ -37,7 +37,7 @@ from trueloop.doctor.source.edits import after, together, without
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.mending import moved_after, said
 from trueloop.doctor.source.provenance import ancestors, clears, touches
-from trueloop.doctor.source.ritual import gives, optimizers
+from trueloop.doctor.source.ritual import gives, is_step, optimizers
 from trueloop.doctor.source.ways import Run, common_loop, paths
 from trueloop.doctor.source.windows import cleared_each_turn, count_of
 from trueloop.doctor.untouched import Untouched, is_zero
@@ -211,7 +211,7 @@ def in_source(program: Program) -> Iterator[Checked]:
         for optimizer in optimizers(run):
             ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped))
             found = [_lost(run, way, optimizer) for way in ways]
-            steps = [one for one, way in zip(found, ways, strict=True) if any(_is_step(e, optimizer) for e in way)]
+            steps = [one for one, way in zip(found, ways, strict=True) if any(is_step(e, optimizer) for e in way)]
             if not steps or steps[0] is None or None in steps:
                 continue
             backward, zero, step = steps[0]
@@ -264,10 +264,6 @@ def _mended(program: Program, zeros: list[read.Zeroed], step: read.Stepped) -> F
     return together("clear the gradients after the step", taken, put)
 
 
-def _is_step(event: object, optimizer: values.Value) -> bool:
-    return isinstance(event, read.Stepped) and event.target is optimizer
-
-
 def _lost(
     run: Run, way: list[object], optimizer: values.Value
 ) -> tuple[read.Backward, read.Zeroed, read.Stepped] | None:
@@ -285,7 +281,7 @@ def _lost(
         elif isinstance(event, read.Escaped):
             if touches(event.values, optimizer):
                 backward = zero = None  # it may run a backward of its own
-        elif _is_step(event, optimizer):
+        elif is_step(event, optimizer):
             if backward is None or zero is None or not isinstance(event, read.Stepped) or event.closure:
                 return None
             if backward.at.loops and event.at.loops and common_loop(backward.at, event.at) is None:

@@ -24,15 +24,16 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trueloop.doctor.facts import Called, Ended, LossCalled, OptimizerMade, Settled
 from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
+from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.data import part_of
 from trueloop.doctor.source.fixes import Checked
-from trueloop.doctor.source.mending import argument
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.ritual import fed, is_stepped, used_for_training
 from trueloop.doctor.source.ways import Run
@@ -344,18 +345,9 @@ def _copies(value: values.Value) -> str:
     return ""
 
 
-def _piece(value: values.Value) -> tuple[values.Value | None, values.Value | None]:
-    """``of`` and ``key`` of ``of[key]``."""
-    if isinstance(value, values.Tensor) and value.op == "getitem":
-        return value.inputs[0], value.options.get("key")
-    if isinstance(value, values.Unknown) and value.via == "[]":
-        return value.of, value.attrs.get(("key",))
-    return None, None
-
-
 def _rows_of(value: values.Value) -> values.Value | None:
     """The table of which a value is some rows, by their numbers and not as a slice."""
-    of, key = _piece(value)
+    of, key = part_of(value)
     by_numbers = isinstance(key, (values.Tensor, values.Unknown)) and getattr(key, "via", "") != "slice"
     return of if by_numbers else None
 
@@ -433,9 +425,8 @@ def _are_apart(run: Run, one: values.Object, other: values.Value | None) -> bool
 
 def _generator(call: read.Operated) -> str:
     """How the generator is written."""
-    node: Any = call.node
-    given = argument(node, "generator") or (node.args[2].value if len(node.args) > 2 else None)
-    return "" if given is None else call.at.unit.text(given)
+    generator = given(call.node, "generator", 2)
+    return "" if generator is None else call.at.unit.text(generator)
 
 
 def _overlapping(program: Program, run: Run) -> Iterator[Checked]:
@@ -446,7 +437,7 @@ def _overlapping(program: Program, run: Run) -> Iterator[Checked]:
     for call in run.of(read.Called):
         if call.grad is not False or not is_stepped(run, call.target) or used_for_training(run, call.result):
             continue
-        for of, start, stop in (found for given in call.args for found in _slices(given)):
+        for of, start, stop in (found for value in call.args for found in _slices(value)):
             end = next((end for whole, end in ends if whole is of), None)
             if end is not None and 0 < start < end < stop:
                 finding = program.finding(
@@ -463,7 +454,7 @@ def _overlapping(program: Program, run: Run) -> Iterator[Checked]:
 def _slices(value: values.Value) -> Iterator[tuple[values.Value | None, float, float]]:
     """The slices of rows that went into a value: of what, from where, to where; only numbers that are known."""
     for one in ancestors(value):
-        of, key = _piece(one)
+        of, key = part_of(one)
         bounds = key.attrs.get("bounds") if isinstance(key, values.Unknown) and key.via == "slice" else None
         if bounds is None or values.constant(bounds[2], "") is not None:
             continue

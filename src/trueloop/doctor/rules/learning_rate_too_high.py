@@ -3,9 +3,9 @@
 Sees: for at least a tenth of the steps the loss is more than twice the first one, in the last quarter it is still no
 better than at the start (or three in ten steps were so high, or the loss ran off to infinity), and an update changes
 the weights by more than a tenth of their size (the median over layers and steps; a usual figure is 0.001), or one of
-the first by more than their size. The limits are starting points of RULES.md; the loss is compared with its own
-beginning only. Short spikes that heal, warm-ups that still rise, GANs, actors and critics, and losses below zero are
-left alone.
+the first by more than their size; after such a one, two steps with so high a loss are enough, if the rate stays. The
+limits are starting points of RULES.md; the loss is compared with its own beginning only. Short spikes that heal,
+warm-ups that still rise, GANs, actors and critics, and losses below zero are left alone.
 
 Why it matters: each update throws the weights beyond the place it aims at. What was learned is lost again, and units
 may be pushed to where they never come back from.
@@ -33,6 +33,8 @@ SHARE = 0.1
 LONG = 0.3  # with so many high losses it is no spike, even if it heals
 LARGE = 0.1
 THROWN = 1.0  # a single early update as large as the weights themselves: units are saturated, and no later one is large
+LEAPS = 2  # so many high losses are enough then: dead units leave the output, and so the loss, at a constant
+KEEPS = 0.1  # a rate that fell further than that is another one now: what a few first steps broke is told by itself
 RUNAWAY = 4  # steps before the loss became NaN or Inf
 AWAY = 100.0
 FIRST = 10  # steps whose updates tell of the rate as well: later the weights may have grown with it
@@ -63,7 +65,9 @@ class LearningRateTooHigh(CourseRule):
         if broken is not None:
             ran = losses[-1] > AWAY * start and len(high) > len(rows) // 2
         else:
-            ran = len(high) > SHARE * len(rows) and last > 0.9 * start
+            stays = rows[-1].lr > KEEPS * max(row.lr for row in rows[:FIRST])
+            leapt = thrown > THROWN and len(high) >= LEAPS and stays
+            ran = (len(high) > SHARE * len(rows) or leapt) and last > 0.9 * start
             ran = ran or (len(high) > LONG * len(rows) and last > 0.3 * start)
         if not ran or not (update > LARGE or thrown > THROWN):
             return
@@ -117,6 +121,17 @@ FIRES = {
             for index in torch.randperm(200).split(40):
                 opt.zero_grad()
                 F.cross_entropy(net(x[index]), y[index]).backward()
+                opt.step()
+    """,
+    "thrown so far in the first steps that most units die": """
+        model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+        opt = torch.optim.Adam(model.parameters(), lr=0.3)
+        x = torch.rand(960, 20)
+        y = torch.randint(0, 5, (960,))
+        for _ in range(4):
+            for index in torch.randperm(960).split(32):
+                opt.zero_grad()
+                F.cross_entropy(model(x[index]), y[index]).backward()
                 opt.step()
     """,
     "plain SGD far beyond": """

@@ -28,7 +28,7 @@ from trueloop.doctor.source import events as read
 from trueloop.doctor.source.edits import after, at_head, before, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.mending import is_plain, said
-from trueloop.doctor.source.ritual import across_turns, gives, may_clear, optimizers
+from trueloop.doctor.source.ritual import across_turns, gives, is_step, may_clear, optimizers
 from trueloop.doctor.source.ways import Run, paths
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             continue
         for optimizer in optimizers(run):
             ways = list(paths(run, read.Backward, read.Stepped, read.Zeroed, read.Escaped, read.GradientsUsed))
-            with_steps = [way for way in ways if any(_is_step(event, optimizer) for event in way)]
+            with_steps = [way for way in ways if any(is_step(event, optimizer) for event in way)]
             found = [_never_cleared(run, way, optimizer) for way in with_steps]
             if not found or found[0] is None or None in found:
                 continue
@@ -189,10 +189,6 @@ def _mended(program: Program, run: Run, optimizer: values.Value, first: dict[int
             return together(f"clear {name}'s gradients before backward", before(program, backward.node, text))
     title = f"clear the gradients after `{name}.step()`"
     return together(title, *(after(program, step.node, text) for step in steps))
-
-
-def _is_step(event: object, optimizer: object) -> bool:
-    return isinstance(event, read.Stepped) and event.target is optimizer
 
 
 def _never_cleared(run: Run, way: list[object], optimizer: values.Value) -> tuple[read.Backward, read.Stepped] | None:

@@ -32,7 +32,7 @@ from trueloop.doctor.readings import ends, readable
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
-from trueloop.doctor.source.data import loaded, rank, stored
+from trueloop.doctor.source.data import gives_one, loaded, rank, stored
 from trueloop.doctor.source.fixes import Checked
 from trueloop.doctor.source.provenance import endings
 
@@ -214,12 +214,12 @@ def in_source(program: Program) -> Iterator[Checked]:
         for event in run.of(read.LossCalled):
             if id(event.node) in told:
                 continue
-            direct = event.kind == "cross_entropy" and all(_gives_one(one) for one in values.options(event.input))
+            direct = event.kind == "cross_entropy" and all(gives_one(one) for one in values.options(event.input))
             direct = direct and rank(event.input) == 2  # of three, they may be the scores of candidates
             name = _whose_classes(event.target)
             distance = event.kind in DISTANCES and bool(name)
             if distance and not (
-                all(_gives_one(one) for one in endings(event.input)) and CLASSES.search(_code(program))
+                all(gives_one(one) for one in endings(event.input)) and CLASSES.search(_code(program))
             ):
                 continue
             if not direct and not distance:
@@ -259,13 +259,6 @@ def _whose_classes(target: values.Value) -> str:
     if not known or not isinstance(data, values.Object) or "target_transform" in data.kwargs:
         return ""
     return data.name if values.constant(target.options.get("key")) == 1 else ""
-
-
-def _gives_one(value: values.Value) -> bool:
-    layer = value.layer if isinstance(value, values.Tensor) else None
-    return (
-        layer is not None and layer.kind == "torch.nn.Linear" and values.constant(layer.option("out_features", 1)) == 1
-    )
 
 
 def _code(program: Program) -> str:

@@ -110,6 +110,11 @@ def _learn(
     target, value = targets[0], statement.value
     if value is not None and (of := sizes.get(_projected(program, value))):
         sizes.update({f"{name} of": of for name in names})
+    if value is not None and isinstance(target, cst.Name) and (ids := _called_on_a_name(program, value, "Embedding")):
+        near = sizes.get(ids, [])
+        thing = target.value
+        sizes[thing] = [*(near if len(near) == 2 else (f"{thing}.size(0)", f"{thing}.size(1)")), "-1"]
+        return
     if not isinstance(target, cst.Tuple) or value is None:
         return
     thing, _, shape = told(value).rpartition(".")
@@ -126,6 +131,9 @@ def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) ->
     given, old = [told(one.value) for one in call.args], sizes.get(thing)
     if old is None and isinstance(call.func, cst.Attribute):
         return _heads(program, call, given, sizes.get(_projected(program, call.func.value)) or sizes.get(f"{thing} of"))
+    if old is not None and old[-1] == "-1" and len(given) == 3:  # of an embedding
+        given = [one.replace(".shape[0]", ".size(0)").replace(".shape[1]", ".size(1)") for one in given]
+        old = [*old[:2], given[2]]
     if old is None or given == old or sorted(given) != sorted(old):
         return None
     order = ", ".join(str(old.index(one)) for one in given)
@@ -143,16 +151,22 @@ def _exchanged(program: Program, call: cst.Call, sizes: dict[str, list[str]]) ->
 
 def _projected(program: Program, value: cst.BaseExpression) -> str:
     """What a linear layer of the model's own is given: ``x`` of ``self.query(x)``; empty if it is no such call."""
-    import libcst as cst
     from libcst import matchers
 
     while matchers.matches(value, matchers.Call(matchers.Attribute(attr=matchers.Name("chunk")))):
         value = value.func.value  # type: ignore[attr-defined]
+    return _called_on_a_name(program, value, "Linear")
+
+
+def _called_on_a_name(program: Program, value: cst.BaseExpression, kind: str) -> str:
+    """``x`` of ``self.layer(x)``, if the layer is of this kind; else nothing."""
+    import libcst as cst
+
     if not isinstance(value, cst.Call) or len(value.args) != 1 or not isinstance(value.args[0].value, cst.Name):
         return ""
     layer = re.escape(program.unit.text(value.func))
-    is_linear = re.search(rf"{layer}\s*=\s*(\w+\.)*Linear\(", program.unit.code)
-    return value.args[0].value.value if layer.startswith("self") and is_linear else ""
+    is_it = re.search(rf"{layer}\s*=\s*(\w+\.)*{kind}\(", program.unit.code)
+    return value.args[0].value.value if layer.startswith("self") and is_it else ""
 
 
 def _heads(program: Program, call: cst.Call, given: list[str], old: list[str] | None) -> Checked | None:
@@ -296,6 +310,32 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "an embedding for a network that wants time first": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table = nn.Embedding(20, 16)
+                self.rnn = nn.LSTM(16, 16)
+            def forward(self, x):
+                n, t = x.shape
+                e = self.table(x)
+                return self.rnn(e.view(t, n, 16))[0][-1]
+    """,
+    "an embedding whose sizes are asked for": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed = nn.Embedding(20, 16)
+                self.rnn = nn.LSTM(16, 16)
+            def forward(self, x):
+                e = self.embed(x)
+                e = e.view(e.size(1), e.shape[0], -1)
+                return self.rnn(e)[0][-1]
+    """,
     "heads of attention": """
         import torch
         from torch import nn
@@ -328,6 +368,24 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "an embedding, transposed or folded": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed = nn.Embedding(20, 16)
+                self.rnn = nn.LSTM(16, 16)
+            def forward(self, x, h):
+                n, t = x.shape
+                e = self.embed(x)
+                a = e.view(n, t, 2, 8).transpose(1, 2)
+                b = e.view(n * t, 16), e.view(e.size(0), -1), e.reshape(n, -1, 16)
+                e = e.transpose(0, 1)
+                e = e.reshape(t, n, 16)
+                h = h.view(h.size(1), h.size(0), -1)
+                return self.rnn(e)[0][-1], a, b, h
+    """,
     "heads of attention, exchanged": """
         import torch
         from torch import nn

@@ -31,11 +31,11 @@ from trueloop.doctor.samples import tensors_in
 from trueloop.doctor.seen import Pass
 from trueloop.doctor.source import blocks, results, values
 from trueloop.doctor.source import events as read
-from trueloop.doctor.source.arguments import atom
+from trueloop.doctor.source.arguments import atom, given
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import LOSSES, RESHAPES
-from trueloop.doctor.source.mending import argument, removed, replaced
+from trueloop.doctor.source.mending import removed, replaced
 from trueloop.doctor.source.provenance import ancestors, ending, feeds
 from trueloop.doctor.source.ways import Run
 from trueloop.doctor.written import kept
@@ -325,7 +325,6 @@ def _retained_every_turn(program: Program, run: Run) -> Iterator[Checked]:
         if unknown or again or any(_shares(other.loss, own) for other in others):
             continue
         told.add(id(event.node))
-        given = argument(event.node, "retain_graph")
         finding = program.finding(
             RetainedGraph,
             "backward keeps its graph in every turn, and nothing goes through it again",
@@ -333,10 +332,11 @@ def _retained_every_turn(program: Program, run: Run) -> Iterator[Checked]:
             at=event,
             help="leave `retain_graph=True` out",
         )
-        fix = removed(program, event.node, given, "free the graph") if given is not None else None
-        yield Checked(
-            finding, fix or (replaced(program, given, "False", "free the graph") if given is not None else None)
-        )
+        written = given(event.node, "retain_graph")
+        fix = None if written is None else removed(program, event.node, "free the graph")
+        if written is not None and fix is None:
+            fix = replaced(program, written, "False", "free the graph")
+        yield Checked(finding, fix)
 
 
 def _sources(loss: values.Value) -> Iterator[values.Value]:

@@ -32,9 +32,10 @@ from trueloop.doctor.places import raised_at
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
+from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.edits import after, together, without
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.mending import argument, is_alone
+from trueloop.doctor.source.mending import is_alone
 from trueloop.doctor.source.naming import is_seen
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.ways import Run
@@ -394,9 +395,9 @@ def counts_steps(schedule: values.Object) -> bool:
     per_epoch = schedule.option("steps_per_epoch", 4)
     if per_epoch is not None:
         return values.constant(per_epoch) not in (1, None) or not isinstance(per_epoch, values.Constant)
-    total = argument(schedule.node, "total_steps")
-    given = schedule.option("total_steps", 2)
-    counted = isinstance(given, values.Unknown) and given.name == "estimated_stepping_batches"  # Lightning's count
+    total = given(schedule.node, "total_steps")
+    value = schedule.option("total_steps", 2)
+    counted = isinstance(value, values.Unknown) and value.name == "estimated_stepping_batches"  # Lightning's count
     return counted or (total is not None and "len(" in schedule.at.unit.text(total))
 
 
@@ -416,7 +417,7 @@ def _is_of_steps(run: Run, schedule: values.Object, event: read.Scheduled) -> bo
     made_of = [one for one in ancestors(total) if isinstance(one, values.Unknown)]
     if any(one.via == "mul" for one in made_of) and any(one.name == "len" and one.inputs for one in made_of):
         return True
-    written = argument(schedule.node, name)
+    written = given(schedule.node, name)
     number, epochs = values.constant(total), _epochs(run, event)
     said = written is not None and "step" in schedule.at.unit.text(written)
     return said and isinstance(number, int) and isinstance(epochs, int) and number > epochs
@@ -440,12 +441,10 @@ def counts_epochs(schedule: values.Object, event: read.Scheduled | read.Stepped)
         numbers = [values.constant(one) for one in known or ()]
         return bool(numbers) and all(isinstance(one, int) and one <= 2 * EPOCHS for one in numbers)
     if schedule.name == "CosineAnnealingLR":
-        given: Any = argument(schedule.node, "T_max")
-        args: Any = getattr(schedule.node, "args", ())
-        given = given or (args[1].value if len(args) > 1 and args[1].keyword is None else None)
+        written = given(schedule.node, "T_max", 1)
         outer: Any = event.at.loops[0].node
         over: Any = getattr(getattr(outer, "iter", None), "args", ())
-        text = schedule.at.unit.text(given) if given is not None else ""
+        text = schedule.at.unit.text(written) if written is not None else ""
         return len(over) == 1 and event.at.unit.text(over[0].value) == text
     return False
 

@@ -25,6 +25,7 @@ from trueloop.doctor.graph import SHAPE_ONLY, Node
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
+from trueloop.doctor.source.data import gives_one
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import endings
 from trueloop.doctor.source.taking_off import exchanged
@@ -113,7 +114,7 @@ def in_source(program: Program) -> Iterator[Checked]:
                 if not isinstance(end, values.Tensor) or end.op not in ("softmax", "log_softmax") or not end.inputs:
                     continue
                 before = endings(end.inputs[0])
-                last = all(_gives_one(one) for one in before) and not _over_the_batch(end)
+                last = all(gives_one(one) for one in before) and not _over_the_batch(end)
                 if id(end.node) in told or not (last or _over_what_was_added(end)):
                     continue
                 told.add(id(end.node))
@@ -134,11 +135,6 @@ def _mended(program: Program, event: read.LossCalled, end: values.Tensor) -> Fix
     if event.kind != "binary_cross_entropy" or end.op != "softmax":
         return None
     return exchanged(program, event.input, "sigmoid", "Sigmoid", "make one probability by a sigmoid", bare=True)
-
-
-def _gives_one(value: values.Value) -> bool:
-    layer = value.layer if isinstance(value, values.Tensor) else None
-    return layer is not None and layer.name == "Linear" and values.constant(layer.option("out_features", 1)) == 1
 
 
 def _over_what_was_added(end: values.Tensor) -> bool:

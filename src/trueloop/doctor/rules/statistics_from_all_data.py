@@ -219,8 +219,8 @@ class StatisticsFromAllData(Rule):
             views += [("channel", tuple(range(1, dims))), ("feature", tuple(range(dims - 1)))]
         views.append(("value", tuple(range(dims))))
         for what, over in views:
-            together, train = _reduce(both, learner.shape, over), _reduce(alone, learner.shape, over)
-            said = standardised(together, train) or (ranged(together, train) if what == "feature" else None)
+            whole, train = _reduce(both, learner.shape, over), _reduce(alone, learner.shape, over)
+            said = standardised(whole, train) or (ranged(whole, train) if what == "feature" else None)
             if said is not None:
                 scaled, evidence = said
                 return self.finding(

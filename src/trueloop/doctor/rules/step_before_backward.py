@@ -29,7 +29,7 @@ from trueloop.doctor.source import values
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.mending import moved_after, said
 from trueloop.doctor.source.provenance import touches
-from trueloop.doctor.source.ritual import gives, optimizers
+from trueloop.doctor.source.ritual import gives, is_step, optimizers
 from trueloop.doctor.source.ways import Run, paths
 from trueloop.doctor.untouched import is_zero
 
@@ -136,7 +136,7 @@ def in_source(program: Program) -> Iterator[Checked]:
         for optimizer in optimizers(run):
             ways = list(paths(run, read.Backward, read.Stepped, read.Escaped))
             found = [_late(run, way, optimizer) for way in ways]
-            both = [one for one, way in zip(found, ways, strict=True) if any(_is_step(e, optimizer) for e in way)]
+            both = [one for one, way in zip(found, ways, strict=True) if any(is_step(e, optimizer) for e in way)]
             if not both or both[0] is None or None in both:
                 continue
             step, backward = both[0]
@@ -166,14 +166,10 @@ def _mended(program: Program, run: Run, step: read.Stepped, backward: read.Backw
     return moved_after(program, step, last, "step after backward")
 
 
-def _is_step(event: object, optimizer: values.Value) -> bool:
-    return isinstance(event, read.Stepped) and event.target is optimizer
-
-
 def _late(run: Run, way: list[object], optimizer: values.Value) -> tuple[read.Stepped, read.Backward] | None:
     """The first step that has its backward behind it in the same turn; None if a step on the way has one before it."""
     found = None
-    events = [e for e in way if _is_step(e, optimizer) or (isinstance(e, read.Backward) and gives(run, e, optimizer))]
+    events = [e for e in way if is_step(e, optimizer) or (isinstance(e, read.Backward) and gives(run, e, optimizer))]
     if any(isinstance(event, read.Escaped) and touches(event.values, optimizer) for event in way):
         return None
     for number, step in enumerate(events):

@@ -257,6 +257,25 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "above forward, and the loss is asked for gradients": """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+            @torch.no_grad()
+            def forward(self, x):
+                return self.head(self.body(x))
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.requires_grad = True
+            loss.backward()
+            opt.step()
+    """,
     "switched off by an evaluation, and left so": """
         import torch
         from torch import nn

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.events import Called, ModeSet, Operated
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.mending import argument
 from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.values import Constant, Object, Unknown
 from trueloop.doctor.source.ways import Run
@@ -44,10 +44,10 @@ def in_source(program: Program) -> Iterator[Checked]:
     told: set[int] = set()
     for run in program.runs:
         for event in run.of(Operated):
-            given = event.kwargs.get("weights_only")
-            if event.name != "torch.load" or not isinstance(given, Constant) or given.value is not False:
+            only = event.kwargs.get("weights_only")
+            if event.name != "torch.load" or not isinstance(only, Constant) or only.value is not False:
                 continue
-            written = argument(event.node, "weights_only")
+            written = given(event.node, "weights_only")
             if run.entry is not None and (written is None or event.at.unit.text(written) != "False"):
                 continue  # a default that whoever calls the function may change
             if id(event.node) in told or _is_own(event) or _says_why(program, event):
@@ -101,7 +101,7 @@ def _mended(program: Program, run: Run, event: Operated) -> Fix | None:
     targets = [*(one.target for one in run.of(Called)), *(one.target for one in run.of(ModeSet))]
     if any(one is event.result for target in targets for one in ancestors(target)):
         return None
-    value = argument(event.node, "weights_only")
+    value = given(event.node, "weights_only")
     return None if value is None else together("load tensors only", put(program, value, "True"))
 
 

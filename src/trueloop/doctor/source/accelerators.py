@@ -8,13 +8,10 @@ from trueloop.doctor.source.attributes import attribute
 from trueloop.doctor.source.events import Backward, Clipped, Stepped, Zeroed
 from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.modules import set_mode
-from trueloop.doctor.source.values import Constant, Items, Object, Unknown, Value, truth
+from trueloop.doctor.source.values import Args, Constant, Items, Kwargs, Object, Unknown, Value, truth
 
 if TYPE_CHECKING:
     import libcst as cst
-
-Args = tuple[Value, ...]
-Kwargs = dict[str, Value]
 
 ENGINE = "deepspeed.DeepSpeedEngine"
 

@@ -19,12 +19,10 @@ WHOLE = frozenset(("Name", "Attribute", "Call", "Subscript", "Integer", "Float",
 def given(call: object, name: str, place: int | None = None) -> Any:
     """The value that a call gives for an argument, by name or by place; None if it gives none, or that is not known."""
     args: Any = getattr(call, "args", ())
-    for number, one in enumerate(args):
-        if one.star:
-            return None
-        if one.keyword.value == name if one.keyword is not None else number == place:
-            return one.value
-    return None
+    named = next((one.value for one in args if one.keyword is not None and one.keyword.value == name), None)
+    if named is not None or place is None or any(one.star or one.keyword is not None for one in args[: place + 1]):
+        return named
+    return args[place].value if place < len(args) else None
 
 
 def with_argument(program: Program, call: cst.CSTNode, name: str, text: str, place: int | None = None) -> Edit | None:

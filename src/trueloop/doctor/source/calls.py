@@ -236,22 +236,28 @@ def bind(m: Machine, function: Function, of: Value | None, args: tuple[Value, ..
         given.insert(0, of)
     left = dict(kwargs)
     everything = left.pop("**", None)
+    spread = next((one for one in given if isinstance(one, Unknown) and one.via == "*"), None)
+    placed = len(given) if spread is None else given.index(spread)
     for number, param in enumerate((*params.posonly_params, *params.params)):
         name = param.name.value
-        if number < len(given):
+        if number < placed:
             names[name] = given[number]
         elif name in left:
             names[name] = left.pop(name)
+        elif spread is not None:  # how many it holds is not known
+            names[name] = spread if number == placed else Unknown(name, spread.of, "each")
         elif name in function.defaults and everything is None:
             names[name] = function.defaults[name]
         else:
             names[name] = Unknown(name, kind=_annotated(m, param))
-    rest = given[len(params.posonly_params) + len(params.params) :]
+    count = len(params.posonly_params) + len(params.params)
+    rest = given[count if spread is None else min(count, placed) :]
     if isinstance(params.star_arg, cst.Param):
         names[params.star_arg.name.value] = Items("tuple", function.node, m.at, {"items": tuple(rest)})
     for param in params.kwonly_params:
         name = param.name.value
-        value = left.pop(name) if name in left else function.defaults.get(name)
+        default = function.defaults.get(name) if everything is None else None
+        value = left.pop(name) if name in left else default
         names[name] = value if value is not None else Unknown(name, kind=_annotated(m, param))
     if params.star_kwarg is not None:
         pairs: dict[Any, Any] = {"pairs": left} if everything is None else {"each": Unknown()}

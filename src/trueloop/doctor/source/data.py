@@ -201,8 +201,7 @@ def column(value: Value, depth: int = MOST) -> bool:
         return _is_rows(key) and column(inputs[0], depth - 1)
     layer = value.layer if isinstance(value, Tensor) else None
     if layer is not None:
-        one = layer.kind == "torch.nn.Linear" and constant(layer.option("out_features", 1)) == 1
-        return one and rank(value, depth) == 2
+        return gives_one(value) and rank(value, depth) == 2
     if op == "unsqueeze" and len(inputs) == 2:
         return constant(inputs[1]) in (1, -1) and rank(inputs[0], depth - 1) == 1
     if op in ("view", "reshape") and len(inputs) == 3:
@@ -238,14 +237,25 @@ def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
     return whole - 1 + rows if rows is not None else None
 
 
-def _key(value: Value) -> Value | None:
-    """What stands in ``of[key]``."""
+def part_of(value: Value) -> tuple[Value | None, Value | None]:
+    """``of`` and ``key`` of ``of[key]``; twice None for all else."""
     if isinstance(value, Tensor) and value.op == "getitem":
-        return value.options.get("key")
+        return value.inputs[0], value.options.get("key")
     if isinstance(value, Unknown) and value.via == "[]" and value.of is not None:
         key = value.attrs.get(("key",))
-        return key if isinstance(key, Value) else None
-    return None
+        return value.of, key if isinstance(key, Value) else None
+    return None, None
+
+
+def _key(value: Value) -> Value | None:
+    """What stands in ``of[key]``."""
+    return part_of(value)[1]
+
+
+def gives_one(value: Value) -> bool:
+    """Whether a value is what a layer with one output gives."""
+    layer = value.layer if isinstance(value, Tensor) else None
+    return layer is not None and layer.kind == "torch.nn.Linear" and constant(layer.option("out_features", 1)) == 1
 
 
 def _made_by(value: Value) -> tuple[str, tuple[Value, ...]]:

@@ -203,9 +203,7 @@ def spelled(program: Program, name: str) -> tuple[str, list[Edit]]:
         rest.insert(0, last)
     statements: list[Any] = [one for one in program.unit.tree.body if kind(one) == "SimpleStatementLine"]
     first = next((one for one in statements if _imports(one)), None)
-    if first is None:
-        return name, [Edit((1, 0), (1, 0), f"import {name.partition('.')[0]}\n")]
-    line = first_line(program, first)
+    line = _after_head(program) if first is None else first_line(program, first)
     return name, [Edit((line, 0), (line, 0), f"import {name.partition('.')[0]}\n")]
 
 
@@ -230,9 +228,22 @@ def _called(program: Program, alias: Any) -> str:
 
 
 def _imports(statement: Any) -> bool:
-    first = statement.body[0]
-    future = kind(first) == "ImportFrom" and getattr(first.module, "value", "") == "__future__"
-    return kind(first) in ("Import", "ImportFrom") and not future
+    return kind(statement.body[0]) in ("Import", "ImportFrom") and not _is_of_future(statement)
+
+
+def _is_of_future(statement: Any) -> bool:
+    first: Any = statement.body[0] if kind(statement) == "SimpleStatementLine" else None
+    return kind(first) == "ImportFrom" and getattr(first.module, "value", "") == "__future__"
+
+
+def _after_head(program: Program) -> int:
+    """The line after the docstring and what comes from ``__future__``: Python wants these first."""
+    line = 1
+    for statement in program.unit.tree.body:
+        if not _is_docstring(statement) and not _is_of_future(statement):
+            break
+        line = ends(program, statement)[1][0] + 1
+    return line
 
 
 _COMPOUND = frozenset(("For", "While", "If", "With", "Try", "TryStar", "FunctionDef", "ClassDef", "Match"))

@@ -15,7 +15,7 @@ from trueloop.doctor.source.values import (
     Value,
 )
 
-TURNS = 2
+TURNS = 2  # through each loop: the second shows what comes after what across them
 UNROLLED = 4  # a list of so many known things is gone through one by one
 
 

@@ -7,16 +7,26 @@ from typing import TYPE_CHECKING
 from trueloop.doctor.source.data import PREDICTIONS
 from trueloop.doctor.source.elements import parts
 from trueloop.doctor.source.events import Backward, Stepped, Zeroed
+from trueloop.doctor.source.loops import loop, through
 from trueloop.doctor.source.machine import End, Machine
 from trueloop.doctor.source.modules import is_module, set_mode
-from trueloop.doctor.source.statements import loop, through
-from trueloop.doctor.source.values import At, Bound, Class, Constant, Function, Items, Object, Tensor, Unknown, Value
+from trueloop.doctor.source.values import (
+    Args,
+    At,
+    Bound,
+    Class,
+    Constant,
+    Function,
+    Items,
+    Kwargs,
+    Object,
+    Tensor,
+    Unknown,
+    Value,
+)
 
 if TYPE_CHECKING:
     import libcst as cst
-
-Args = tuple[Value, ...]
-Kwargs = dict[str, Value]
 
 ENGINE = "ignite.engine.Engine"
 OURS = "trueloop.Trainer"

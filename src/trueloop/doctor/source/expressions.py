@@ -12,9 +12,10 @@ from trueloop.doctor.source.assigning import OPERATORS, arithmetic, assign, keep
 from trueloop.doctor.source.attributes import attribute
 from trueloop.doctor.source.calls import call
 from trueloop.doctor.source.elements import elements, part
+from trueloop.doctor.source.loops import loop
 from trueloop.doctor.source.machine import End, Machine
 from trueloop.doctor.source.results import mixed
-from trueloop.doctor.source.statements import SAID, asked, loop
+from trueloop.doctor.source.statements import SAID, asked
 from trueloop.doctor.source.values import (
     NONE,
     Constant,
@@ -128,8 +129,10 @@ def _unary(m: Machine, node: cst.UnaryOperation) -> Value:
     if isinstance(node.operator, cst.Not):
         answer = truth(value)
         return Unknown(via="not", inputs=(value,)) if answer is None else Constant(not answer)
+    if isinstance(value, Constant) and isinstance(value.value, int) and isinstance(node.operator, cst.BitInvert):
+        return Constant(~int(value.value))
     if isinstance(value, Constant) and isinstance(value.value, (int, float)):
-        return Constant(-value.value if isinstance(node.operator, cst.Minus) else value.value)
+        return Constant(-value.value if isinstance(node.operator, cst.Minus) else +value.value)
     return mixed(m, "neg", (value,), {}, node)
 
 

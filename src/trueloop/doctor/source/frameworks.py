@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 from trueloop.doctor.source import accelerators, engines, lightning
 from trueloop.doctor.source.machine import Machine
-from trueloop.doctor.source.values import Class, Function, Object, Value
+from trueloop.doctor.source.values import Args, Class, Function, Kwargs, Object, Value
 
 if TYPE_CHECKING:
     import libcst as cst
-
-Args = tuple[Value, ...]
-Kwargs = dict[str, Value]
 
 _LIGHTNING = frozenset(
     [

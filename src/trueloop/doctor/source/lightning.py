@@ -10,24 +10,23 @@ import libcst as cst
 from trueloop.doctor.source.attributes import attribute
 from trueloop.doctor.source.events import Backward, Clipped, Scheduled, Stepped, Zeroed
 from trueloop.doctor.source.library import is_optimizer, is_scheduler
+from trueloop.doctor.source.loops import loop, through
 from trueloop.doctor.source.machine import End, Machine
 from trueloop.doctor.source.modules import parts
-from trueloop.doctor.source.statements import loop, through
 from trueloop.doctor.source.values import (
+    Args,
     At,
     Bound,
     Class,
     Constant,
     Function,
     Items,
+    Kwargs,
     Object,
     Unknown,
     Value,
     constant,
 )
-
-Args = tuple[Value, ...]
-Kwargs = dict[str, Value]
 
 TAKEN_OVER = ("backward", "optimizer_step", "optimizer_zero_grad")
 """Hooks by which a module does a part of the ritual itself: what it then does in all is not known."""

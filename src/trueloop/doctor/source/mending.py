@@ -30,12 +30,6 @@ def replaced(program: Program, node: cst.CSTNode, text: str, title: str, *, safe
     return together(title, put(program, node, text), safe=safe)
 
 
-def argument(node: cst.CSTNode, name: str) -> cst.CSTNode | None:
-    """The value that a call gives for an argument by its name."""
-    args: Any = getattr(node, "args", ())
-    return next((one.value for one in args if one.keyword is not None and one.keyword.value == name), None)
-
-
 def moved_after(program: Program, event: Any, other: Any, title: str) -> Fix | None:
     """The line of an event moved behind another one's; both happen in one function and one loop."""
     pair = _side_by_side(program, event, other)
@@ -112,8 +106,8 @@ def said(event: Any) -> str:
     return "" if thing is None else str(event.at.unit.text(thing))
 
 
-def removed(program: Program, call: cst.CSTNode, value: cst.CSTNode, title: str, *, safe: bool = False) -> Fix | None:
-    """An argument of a call taken out, if it is the only one."""
+def removed(program: Program, call: cst.CSTNode, title: str, *, safe: bool = False) -> Fix | None:
+    """A call's only argument taken out; None if it has others."""
     given: Any = getattr(call, "args", ())
     return together(title, put(program, given[0], ""), safe=safe) if len(given) == 1 else None
 

@@ -27,11 +27,13 @@ from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.modules import call_module, is_module, parts, set_frozen, set_mode
 from trueloop.doctor.source.results import result
 from trueloop.doctor.source.values import (
+    Args,
     Bound,
     Class,
     Constant,
     Function,
     Items,
+    Kwargs,
     Named,
     Object,
     Super,
@@ -40,9 +42,6 @@ from trueloop.doctor.source.values import (
     Value,
     truth,
 )
-
-Args = tuple[Value, ...]
-Kwargs = dict[str, Value]
 
 _SELF = frozenset(
     [

@@ -115,6 +115,9 @@ def call_module(
     training, asked, grad = module.attrs.get("training"), "asked" in module.attrs, m.state["grad"]
     layers = None if m.inside or m.silent else two_modes(module)
     frozen = () if m.inside or m.silent else _frozen_norms(module)
+    forward = _own_forward(module)
+    if isinstance(forward, Function) and forward.grad is False:
+        grad = False  # `@torch.no_grad()` above it
     m.inside += 1
     try:
         value = _forward(m, module, args, kwargs, node)
@@ -140,8 +143,12 @@ def _frozen_norms(module: Object) -> tuple[Object, ...]:
     return tuple(one for one in norms if one.attrs.get("frozen") is True)
 
 
+def _own_forward(module: Object) -> Value | None:
+    return module.attrs.get("forward") or (module.cls.find("forward") if isinstance(module.cls, Class) else None)
+
+
 def _forward(m: Machine, module: Object, args: tuple[Value, ...], kwargs: dict[str, Value], node: cst.CSTNode) -> Value:
-    forward = module.attrs.get("forward") or (module.cls.find("forward") if isinstance(module.cls, Class) else None)
+    forward = _own_forward(module)
     if isinstance(forward, Function):
         return m.invoke(m, Bound(forward, module), args, kwargs, node)
     if module.kind == "torch.nn.Sequential":

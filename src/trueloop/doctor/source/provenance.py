@@ -139,17 +139,11 @@ def clears(target: Value, optimizer: Value) -> bool | None:
     """Whether clearing one thing's gradients clears those of an optimizer; None if that is not known."""
     if target is optimizer:
         return True
-    if isinstance(target, Object) and not is_module(target):
-        if not isinstance(optimizer, Object):
-            return None
-        target_value = target.option("params", 0)
-        those, unknown = held(target_value)
-        own, more = held(optimizer.option("params", 0))
-        return True if own & those else None if more or unknown else False
     if not isinstance(optimizer, Object):
         return None
+    given = target.option("params", 0) if isinstance(target, Object) and not is_module(target) else target
+    those, unknown = held(given)
     own, more = held(optimizer.option("params", 0))
-    those, unknown = held(target)
     if own & those:
         return True
     return None if more or unknown else False

@@ -17,6 +17,11 @@ def optimizers(run: Run) -> list[Value]:
     return list(found.values())
 
 
+def is_step(event: object, optimizer: Value) -> bool:
+    """Whether something is a step of an optimizer."""
+    return isinstance(event, Stepped) and event.target is optimizer
+
+
 def gives(run: Run, backward: Backward, optimizer: Value) -> bool:
     """Whether a backward gives an optimizer its gradients: as far as it is known, or because there is no other."""
     answer = trains(optimizer, backward.loss)

@@ -45,6 +45,11 @@ class Value:
     __slots__ = ()
 
 
+Args = tuple[Value, ...]
+Kwargs = dict[str, Value]
+"""What a call is given by place, and by name."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Unknown(Value):
     """Something of which no more is known than where it came from: ``of`` what, ``via`` which attribute or call."""
