@@ -79,7 +79,9 @@ def grave(report: dict[str, Any]) -> list[str]:
     return [finding["name"] for finding in report["findings"] if finding["level"] != "note"]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))]
+)
 def test_ranks_are_heard(tmp_path: Path, method: str) -> None:
     ended, report = run(tmp_path, RANKS.format(method=method, **SAME_BATCHES))
     assert grave(report) == ["no-distributed-sampler"]

@@ -25,7 +25,7 @@ from trueloop.doctor.listen import listening
 
 CASES = Path(__file__).parent / "cases"
 EXAMPLES = Path(__file__).parents[2] / "examples"
-EVERY = 12
+EVERY = 24
 """In the ordinary suite; `make proof` runs them all."""
 SECONDS = 200
 
