@@ -31,7 +31,7 @@ from trueloop.doctor.source.arguments import atom, given
 from trueloop.doctor.source.data import column, gives_one, rank
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.provenance import ancestors, endings
+from trueloop.doctor.source.provenance import ancestors, by_a_model, endings
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -202,12 +202,8 @@ def _by_hand(loss: values.Value) -> Iterator[tuple[values.Tensor, str]]:
         if isinstance(inside, values.Tensor) and inside.op == "sub" and len(inside.inputs) == 2:
             a, b = inside.inputs
             shapes = _shapes(a, b) or _shapes(b, a)
-            if shapes and not (_has_layers(a) and _has_layers(b)):  # else all pairs of predictions may be meant
+            if shapes and not (by_a_model(a) and by_a_model(b)):  # else all pairs of predictions may be meant
                 yield inside, shapes
-
-
-def _has_layers(value: values.Value) -> bool:
-    return any(isinstance(one, values.Tensor) and one.layer is not None for one in ancestors(value))
 
 
 def _mended(program: Program, column: cst.CSTNode | None) -> Fix | None:

@@ -25,6 +25,7 @@ from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.data import shuffles
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.naming import is_seen, name_of, uses_on_the_way
@@ -263,11 +264,6 @@ def _mended(
     if len(places) != 1:
         return None
     return together(f"evaluate on `{other}`", put(program, next(iter(places.values())), other))
-
-
-def shuffles(loader: values.Object) -> bool:
-    """Whether a loader is said to shuffle."""
-    return values.constant(loader.option("shuffle", 2)) is True
 
 
 def _read(value: values.Value) -> list[values.Object]:

@@ -36,7 +36,7 @@ from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.data import column, rank
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.provenance import by_a_model
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -373,15 +373,11 @@ def _crossed(hits: values.Value) -> str:
     if not isinstance(right, values.Tensor) or right.op not in ("compare", "eq") or len(right.inputs) != 2:
         return ""
     guess, label = right.inputs
-    if not _by_a_model(guess) or _by_a_model(label):
+    if not by_a_model(guess) or by_a_model(label):
         return ""
     if rank(guess) == 1 and column(label):
         return "(N,) against (N, 1)"
     return "(N, 1) against (N,)" if column(guess) and rank(label) == 1 else ""
-
-
-def _by_a_model(value: values.Value) -> bool:
-    return any(isinstance(one, values.Tensor) and one.layer is not None for one in ancestors(value))
 
 
 def _mended(program: Program, event: read.Operated) -> Fix | None:

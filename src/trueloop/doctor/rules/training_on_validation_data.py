@@ -25,6 +25,7 @@ from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source.arguments import given
+from trueloop.doctor.source.data import shuffles
 from trueloop.doctor.source.edits import put, spelled, together, wrapped
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.naming import is_seen, name_of, uses_on_the_way
@@ -249,8 +250,8 @@ def _held_out(program: Program, run: Run) -> Iterator[Checked]:
     idle = [e.made for e in run.of(read.Made) if e.made.kind == LOADER and id(e.made) not in used]
     evaluated = [one for call in run.of(read.Called) if call.grad is False for v in call.args for one in _loaders(v)]
     for loader, event in trained.values():
-        waiting = idle[0] if len(idle) == 1 and len(trained) == 1 and _shuffles(idle[0]) else None
-        if waiting is None or _shuffles(loader) or not any(one is loader for one in evaluated):
+        waiting = idle[0] if len(idle) == 1 and len(trained) == 1 and shuffles(idle[0]) else None
+        if waiting is None or shuffles(loader) or not any(one is loader for one in evaluated):
             continue
         if any(waiting is one for e in run.of(read.Escaped) for value in e.values for one in ancestors(value)):
             continue
@@ -300,10 +301,6 @@ def _loaders(value: values.Value) -> Iterator[values.Object]:
         of = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
         if isinstance(of, values.Object) and of.kind == LOADER:
             yield of
-
-
-def _shuffles(loader: values.Object) -> bool:
-    return values.constant(loader.option("shuffle", 2)) is True
 
 
 def _mended(program: Program, run: Run, call: read.Called) -> Fix | None:

@@ -377,3 +377,8 @@ def _split(value: Value) -> Value | None:
         return None
     found = of.inputs[int(value.name) // 2]
     return None if isinstance(found, (Constant, Items)) else found
+
+
+def shuffles(loader: Object) -> bool:
+    """Whether a loader is said to shuffle."""
+    return constant(loader.option("shuffle", 2)) is True

@@ -175,3 +175,8 @@ def _holds(value: Value, thing: Value, own: set[int], depth: int) -> bool:
 def feeds(value: Value, into: Value, *, graph: bool = False) -> bool:
     """Whether one value went into another."""
     return any(one is value for one in ancestors(into, graph=graph))
+
+
+def by_a_model(value: Value) -> bool:
+    """Whether it has passed a layer."""
+    return any(isinstance(one, Tensor) and one.layer is not None for one in ancestors(value))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.values import Constant, Either, Items, Object, Tensor, Unknown, Value
+from trueloop.doctor.source.values import options as alternatives
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -69,13 +70,9 @@ def result(
 
 def mixed(m: Machine, op: str, inputs: tuple[Value, ...], options: dict[str, Value], node: cst.CSTNode) -> Value:
     """A tensor if one of the inputs is one, else unknown: with its inputs, for who asks what went into it."""
-    if any(isinstance(one, Tensor) for value in inputs for one in _each(value)):
+    if any(isinstance(one, Tensor) for value in inputs for one in alternatives(value)):
         return result(m, op, inputs, options, node)
     return Unknown(via=op, inputs=inputs)
-
-
-def _each(value: Value) -> tuple[Value, ...]:
-    return value.options if isinstance(value, Either) else (value,)
 
 
 def graph_of(value: Value | None) -> bool | None:
