@@ -342,9 +342,7 @@ def _processors() -> int:
 def _parser() -> argparse.ArgumentParser:
     from trueloop.doctor.findings import LEVELS
     from trueloop.doctor.output import FORMATS
-
-    def names(given: str) -> tuple[str, ...]:
-        return tuple(name for name in given.split(",") if name.strip())
+    from trueloop.doctor.settings import listed
 
     parser = argparse.ArgumentParser(
         prog="trueloop check",
@@ -365,10 +363,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--statistics", action="store_true", help="tell only how often each rule spoke")
     parser.add_argument("--fail-on", choices=LEVELS[::-1], help="the mildest level that sets the exit code 1 (warning)")
     parser.add_argument(
-        "--select", type=names, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
+        "--select", type=listed, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
     )
-    parser.add_argument("--ignore", type=names, metavar="RULES", help="not these")
-    parser.add_argument("--exclude", type=names, metavar="PATTERNS", help="files and folders that are not read")
+    parser.add_argument("--ignore", type=listed, metavar="RULES", help="not these")
+    parser.add_argument("--exclude", type=listed, metavar="PATTERNS", help="files and folders that are not read")
     parser.add_argument("--force-exclude", action="store_true", help="leave those out also if they are named")
     parser.add_argument("--exit-zero", action="store_true", help="exit code 0 whatever is found")
     parser.add_argument("--jobs", type=int, default=None, metavar="N", help="so many processes (one a core)")

@@ -315,9 +315,7 @@ def _import_all(form: Format) -> None:
 def _parser() -> argparse.ArgumentParser:
     from trueloop.doctor.findings import LEVELS
     from trueloop.doctor.output import FORMATS
-
-    def names(given: str) -> tuple[str, ...]:
-        return tuple(name for name in given.split(",") if name.strip())
+    from trueloop.doctor.settings import listed
 
     parser = argparse.ArgumentParser(
         prog="trueloop doctor",
@@ -333,9 +331,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="write the report to a file")
     parser.add_argument("--fail-on", choices=LEVELS[::-1], help="the mildest level that sets the exit code 1 (warning)")
     parser.add_argument(
-        "--select", type=names, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
+        "--select", type=listed, metavar="RULES", help="only these: names, codes or hundreds (3xx), by commas"
     )
-    parser.add_argument("--ignore", type=names, metavar="RULES", help="not these")
+    parser.add_argument("--ignore", type=listed, metavar="RULES", help="not these")
     parser.add_argument("--show-passed", action="store_true", help="tell what was checked and found right, too")
     parser.add_argument("--max-steps", type=int, metavar="N", help="end the script after so many optimizer steps")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="end it after so many seconds")

@@ -109,6 +109,16 @@ def named(known: Mapping[str, int], entry: str) -> list[str]:
     raise ArgumentError(f"expected a rule's name or code, got {entry!r}; {hint}`trueloop rules` lists them all")
 
 
+def listed(given: str) -> tuple[str, ...]:
+    """What a flag names, by commas.
+
+    Example:
+        >>> listed("3xx,unsafe-load,")
+        ('3xx', 'unsafe-load')
+    """
+    return tuple(name for name in given.split(",") if name.strip())
+
+
 def stands_for(entry: str, name: str, code: int) -> bool:
     """Whether an entry, in settings or in a comment, is this rule's name, its code, or the hundred of that.
 
