@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0+cpu
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# pip compiles what it copies, not what it installs in place.
+COMPILE := $(BIN)/python -m compileall -q src
 # A stamp says that the environment holds what its rule installs; it lives in the environment and dies with it.
 RUN := $(VENV)/.made-run
 DEV := $(VENV)/.made-dev
@@ -40,8 +42,10 @@ $(VENV)/.made-torch: constraints.txt
 
 $(RUN): $(VENV)/.made-torch pyproject.toml
 	$(PIP) install -c constraints.txt -e '.[digits,tensorboard]'
+	$(COMPILE)
 	touch $@
 
 $(DEV): $(VENV)/.made-torch pyproject.toml
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(COMPILE)
 	touch $(RUN) $@

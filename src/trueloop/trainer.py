@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,7 @@ from trueloop.setup import (
 from trueloop.step import Settings
 
 if TYPE_CHECKING:
-    from trueloop.doctor.findings import Finding
-    from trueloop.examine import Examined
+    from trueloop.examine.result import Examined
     from trueloop.verify_resume.verdict import Verdict
 
 BATCH_SIZE = 256
@@ -421,7 +420,8 @@ class Trainer:
             >>> trainer.examine((x[:48], x[:48, :1]), (x[48:], x[48:, :1]), select=["leak-between-splits"]).passed
             True
         """
-        from trueloop.examine import Limits, examine
+        from trueloop.examine.subject import Limits
+        from trueloop.examine.whole import examine
 
         limits = Limits(max_steps, max_seconds, timeout)
         return examine(self, train, val, how, limits=limits, select=select, ignore=ignore)
@@ -472,13 +472,11 @@ class Trainer:
             state.go_on(run, self._parts(), found)
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
+        if not self.choices.doctor:
+            return events
+        from trueloop.examine.at_start import at_start
 
-        def wrong_already() -> Iterator[Finding]:
-            from trueloop.examine.at_start import at_start
-
-            return at_start(self.model, run, train, val)
-
-        return consulted(events, run, wrong_already) if self.choices.doctor else events
+        return consulted(events, run, partial(at_start, self.model, run, train, val))
 
     def _deterministic(self, run: Run) -> Events:
         with deterministic_kernels(True):

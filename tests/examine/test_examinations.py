@@ -14,8 +14,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import trueloop as tl
-from trueloop.examine import EXAMINATIONS, Examination
 from trueloop.examine.loader_speed import judged
+from trueloop.examine.result import Examination
+from trueloop.examine.whole import EXAMINATIONS
 from trueloop.testing import classification, mlp, regression
 
 X, Y = classification(160, 6)

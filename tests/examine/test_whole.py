@@ -22,9 +22,11 @@ import trueloop as tl
 from trueloop.doctor.output import written
 from trueloop.doctor.pages import codes
 from trueloop.errors import ArgumentError
-from trueloop.examine import EXAMINATIONS, Examined, Limits, examine
 from trueloop.examine import whole as file
 from trueloop.examine.aside import AsideError, in_fork, put_back
+from trueloop.examine.result import Examined
+from trueloop.examine.subject import Limits
+from trueloop.examine.whole import EXAMINATIONS, examine
 from trueloop.testing import classification, mlp, same_bits
 
 X, Y = classification(160, 6)

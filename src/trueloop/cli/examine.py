@@ -18,7 +18,8 @@ from trueloop.errors import ArgumentError, TrueloopError
 if TYPE_CHECKING:
     from trueloop.cli.find import RecipeFunction
     from trueloop.doctor.settings import Settings
-    from trueloop.examine import Examination, Examined, Limits
+    from trueloop.examine.result import Examination, Examined
+    from trueloop.examine.subject import Limits
 
 
 def run(given: argparse.Namespace) -> int:
@@ -38,8 +39,8 @@ def run(given: argparse.Namespace) -> int:
     from trueloop.doctor import settings as kept
     from trueloop.doctor.output import screen, written
     from trueloop.doctor.pages import codes
-    from trueloop.examine import Limits
     from trueloop.examine.same_step import CODE, NAME
+    from trueloop.examine.subject import Limits
 
     found = find(reference)
     arguments = parse(found, flags, verb="doctor --examine")
@@ -69,7 +70,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _examined(found: RecipeFunction, arguments: dict[str, Any], settings: Settings, limits: Limits) -> Examined:
     from trueloop.cli.flags import build
-    from trueloop.examine import examine
+    from trueloop.examine.whole import examine
     from trueloop.seeds import seed_all
 
     seed_all(0)  # where the recipe sets no seed of its own

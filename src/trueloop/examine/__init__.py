@@ -4,9 +4,3 @@ One examination is one file: a function of a ``Subject`` that gives an ``Examina
 the other, ``aside`` sees to it that nothing of them is left, ``result`` is what comes of them. A failed one speaks by
 the name of the doctor's rule that knows the same mistake.
 """
-
-from trueloop.examine.result import Examination, Examined
-from trueloop.examine.subject import Limits
-from trueloop.examine.whole import EXAMINATIONS, examine
-
-__all__ = ["EXAMINATIONS", "Examination", "Examined", "Limits", "examine"]
