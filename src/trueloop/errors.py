@@ -126,6 +126,10 @@ class MissingExtraError(TrueloopError, ImportError):
         super().__init__(f"{package} is not installed; it comes with an extra: pip install 'trueloop[{extra}]'")
 
 
+class PeerError(TrueloopError):
+    """Another process of this run has failed: what went wrong is its to tell."""
+
+
 class Preempted(SystemExit):
     """No error: the machine was asked for, the run has saved its state, and the process is to end with code 75.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -23,14 +23,17 @@ from trueloop.checks import check_count
 from trueloop.data.device import choose_device
 from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, UnknownNameError
-from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
 from trueloop.memory import keep_freed_blocks
 from trueloop.objective import Objective, objective
 from trueloop.optim import Average, Averaged, OptimizerFactory
+from trueloop.parallel.replicate import DDP, Replicated
+from trueloop.parallel.ritual import SharedRitual
+from trueloop.parallel.world import World, world
 from trueloop.precision import Precision, gradient_scaler, lay_out, precision
 from trueloop.schedules import Schedule, Stepped
 from trueloop.step import Ritual, Settings
+from trueloop.tally import MetricFunction
 
 OptimizerLike = torch.optim.Optimizer | OptimizerFactory
 ScheduleLike = Schedule | Stepped | LRScheduler | Callable[[torch.optim.Optimizer], LRScheduler]
@@ -57,6 +60,7 @@ class Choices:
     device: str | torch.device | None
     deterministic: bool
     doctor: bool
+    parallel: Literal["auto", "ddp"] | DDP | None
 
 
 @dataclass
@@ -64,6 +68,8 @@ class Setup:
     """What lasts as long as the trainer: device, precision, optimizers, metrics."""
 
     choices: Choices
+    world: World
+    """The processes that train together: this one alone, unless torchrun has started more."""
     device: torch.device
     device_reason: str
     precision: Precision
@@ -88,7 +94,10 @@ class Setup:
 def set_up(choices: Choices) -> Setup:
     """Moves the model to its device, builds optimizers, brings the loss into form. Once a trainer, at its first use."""
     model = choices.model
+    here = World() if choices.parallel is None else world()
     device, device_reason = choose_device(choices.device)
+    if device.type == "cuda" and device.index is None and not here.alone:
+        device = torch.device("cuda", here.local_rank)
     memory = keep_freed_blocks() if device.type == "cpu" else ""
     chosen = precision(choices.precision, device)
     model.to(device)
@@ -116,6 +125,7 @@ def set_up(choices: Choices) -> Setup:
     }
     return Setup(
         choices=choices,
+        world=here,
         device=device,
         device_reason="; ".join(filter(None, [f"{device}: {device_reason}", memory])),
         precision=chosen,
@@ -259,7 +269,7 @@ def length(feed: Feed, accumulate: int, epochs: int | None, steps: int | None) -
 
 
 def make_ritual(
-    setup: Setup, name: str, run: Length, notes: list[str]
+    setup: Setup, name: str, run: Length, notes: list[str], seed: int = 0
 ) -> tuple[Ritual, Schedule | None, str, Latch | None]:
     """One optimizer's ritual for one run; its schedule, the schedule in words, and what watches losses on a device.
 
@@ -278,7 +288,11 @@ def make_ritual(
     if setup.averaged is not None and setup.choices.average is not None:
         average = (setup.averaged, partial(setup.choices.average.due, total_steps=run.steps))
         setup.choices.average.due(0, run.steps)  # raises now where it needs a length that is not known
-    ritual = Ritual(
+    make: Callable[..., Ritual] = Ritual
+    if not setup.world.alone:
+        how = setup.choices.parallel
+        make = partial(SharedRitual, Replicated(setup.choices.model, how if isinstance(how, DDP) else DDP()), seed)
+    ritual = make(
         setup.choices.model,
         optimizer,
         replace(setup.choices.settings, is_sum=setup.objective is not None and setup.objective.is_sum),

@@ -102,6 +102,7 @@ class Ritual:
         self._samples = 0
         self._skipped_in_a_row = 0
         self.stepping = False
+        self._is_whole = True  # a window is all that a step is made of; False where other processes have parts of it
         self._clips = settings.clip_norm is not None or settings.clip_value is not None
 
     # --- a whole window at once: the loop's way --------------------------------------------------------------------
@@ -186,7 +187,8 @@ class Ritual:
                 loss = divide(loss, ratio)
             part = loss.detach()
         self.guard(part)
-        self.mean.add(seen, count, samples)
+        if self._is_whole:
+            self.mean.add(seen, count, samples)
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -401,7 +403,19 @@ def shares(counts: Sequence[Count]) -> list[Ratio]:
     if len(counts) == 1:
         return [None]
     total = sum(counts[1:], start=counts[0])
-    return [total / count for count in counts]
+    return [share_of(total, count) for count in counts]
+
+
+def share_of(total: Count, count: Count) -> Ratio:
+    """What a mean over ``count`` is divided by to be its share of one over ``total``; infinite for a count of 0.
+
+    Example:
+        >>> share_of(4, 1), share_of(4, torch.tensor(3)).dtype
+        (4.0, torch.float64)
+    """
+    if not isinstance(count, Tensor):
+        return total / count if isinstance(total, Tensor) or count else math.inf
+    return total / (count if count.device.type == "mps" else count.double())  # which has no float64
 
 
 def divide(loss: Tensor, ratio: Count | float) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
 from trueloop.data.feed import Feed, batch_size_for, feed
 from trueloop.data.given import in_order
+from trueloop.data.part import Part
 from trueloop.data.randomness import borrowed_rngs
 from trueloop.errors import ArgumentError, CheckpointError, DataError, UnknownNameError
 from trueloop.evaluate import evaluate, predict, wake
@@ -43,6 +44,11 @@ from trueloop.observers.run_folder import RunRecord, start_over
 from trueloop.observers.save import SaveAtEnd
 from trueloop.optim import Average, recompute_batchnorm
 from trueloop.own_loop import OwnLoop
+from trueloop.parallel.agree import agreed
+from trueloop.parallel.deal import in_order as dealt_in_order
+from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.replicate import DDP
+from trueloop.parallel.tally import SharedTally
 from trueloop.plan import Plan
 from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
@@ -60,6 +66,7 @@ from trueloop.setup import (
     set_up,
 )
 from trueloop.step import Settings
+from trueloop.tally import Tally
 
 if TYPE_CHECKING:
     from trueloop.examine.result import Examined
@@ -99,6 +106,8 @@ class Trainer:
         deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
         doctor: in ``fit`` and ``train``, listens to the first steps and then to a sample; what it finds are events
             (``Found``). It changes no bit of the training; False leaves it out.
+        parallel: how processes that torchrun has started train together: ``ddp``, a whole model on each, or a
+            ``DDP(…)`` with its settings. ``auto`` is that, where there are several. None: each trains for itself.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -136,6 +145,7 @@ class Trainer:
         device: str | torch.device | None = None,
         deterministic: bool = False,
         doctor: bool = True,
+        parallel: Literal["auto", "ddp"] | DDP | None = "auto",
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -174,6 +184,7 @@ class Trainer:
             device=device,
             deterministic=deterministic,
             doctor=doctor,
+            parallel=parallel,
         )
 
     # --- 1. ready-made ---------------------------------------------------------------------------------------------
@@ -472,6 +483,7 @@ class Trainer:
             state.go_on(run, self._parts(), found)
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
+        events = agreed(events, self.setup.world, self._asked or Asked())
         if not self.choices.doctor:
             return events
         from trueloop.examine.at_start import at_start
@@ -556,11 +568,16 @@ class Trainer:
         """
         form = self._objective()
         source = self._feed(
-            data, shuffle=False, batch_size=batch_size_for(data, batch_size, BATCH_SIZE), workers=workers
+            data,
+            shuffle=False,
+            batch_size=batch_size_for(data, batch_size, BATCH_SIZE),
+            workers=workers,
+            part=self._in_turn,
         )
         try:
             batches = onto(self.setup.device)(source.epoch(0))
-            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics).metrics)
+            same_buffers(self.evaluated_model)
+            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
         finally:
             source.close()
 
@@ -583,13 +600,16 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
-        how = {"batch_size": batch_size_for(data, batch_size, BATCH_SIZE), "workers": workers}
+        size = batch_size_for(data, batch_size, BATCH_SIZE)
+        how: dict[str, Any] = {"batch_size": size, "workers": workers, "part": self._in_turn}
         source = self._feed(data, shuffle=False, **how)
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
             source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
         try:
             with self.setup.precision.autocast(self.setup.device):
-                return predict(self.evaluated_model, onto(self.setup.device)(source.epoch(0)), has_target=has_target)
+                same_buffers(self.evaluated_model)
+                batches = onto(self.setup.device)(source.epoch(0))
+                return predict(self.evaluated_model, batches, has_target=has_target, gather=dealt_in_order)
         finally:
             source.close()
 
@@ -665,7 +685,8 @@ class Trainer:
                 "loop of your own: trainer.batches(…), trainer.update(loss, optimizer=…)"
             )
         how: dict[str, Any] = {"workers": workers, "worker_timeout": worker_timeout, "seed": seed}
-        source = self._feed(train, batch_size=batch_size, shuffle=shuffle, **how)
+        part = Part(setup.world.rank, setup.world.size)
+        source = self._feed(train, batch_size=batch_size, shuffle=shuffle, part=part, **how)
         held_out = None if val is None else self._held_out(train, val, batch_size, form, how)
 
         def again() -> Feed:
@@ -675,7 +696,8 @@ class Trainer:
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (optimizer,) = setup.optimizers
-        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes)
+        run_seed = torch.initial_seed() if seed is None else seed
+        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
         watched = None if ritual.scheduler is None else ritual.scheduler.metric
         if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):
             raise UnknownNameError("metric", watched, ["loss", *setup.metrics])
@@ -731,13 +753,19 @@ class Trainer:
         )
         return self._last_run
 
+    @property
+    def _in_turn(self) -> Part:
+        """This process's batches in an evaluation."""
+        return Part(self.setup.world.rank, self.setup.world.size, in_turn=True)
+
     def _held_out(self, train: Any, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
         """Validation data, in larger batches than training's where that changes nothing: no graph is kept."""
         if isinstance(val, list) and not is_arrays(val) and not isinstance(train, list):
             batch_size = None  # batches as they are; a list of samples goes with one to train on
         elif batch_size is not None and form.criterion is not None:
             batch_size *= WIDER
-        return self._feed(val, shuffle=False, batch_size=batch_size_for(val, batch_size, BATCH_SIZE), **how)
+        size = batch_size_for(val, batch_size, BATCH_SIZE)
+        return self._feed(val, shuffle=False, batch_size=size, part=self._in_turn, **how)
 
     def _evaluation(self, form: Objective, held_out: Feed, again: Callable[[], Feed]) -> Evaluation:
         """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
@@ -750,7 +778,11 @@ class Trainer:
                 batches = to_device(held_out.epoch(0))
                 if self._asked is not None:
                     batches = until_asked(batches, self._asked)
-                return evaluate(self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch)
+                same_buffers(self.evaluated_model)
+                tally = self._tally
+                return evaluate(
+                    self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch, tally=tally
+                )
             finally:
                 held_out.close()  # its workers, if it was left in the middle
 
@@ -766,6 +798,10 @@ class Trainer:
         with borrowed_rngs(), contextlib.closing(again()) as train:
             batches = onto(self.setup.device)(train.epoch(0))
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
+
+    @property
+    def _tally(self) -> type[Tally]:
+        return Tally if self.setup.world.alone else SharedTally
 
     @property
     def evaluated_model(self) -> nn.Module:
