@@ -47,8 +47,11 @@ from trueloop.own_loop import OwnLoop
 from trueloop.parallel.agree import agreed
 from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.failing import by_the_first, told_once
+from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.replicate import DDP
 from trueloop.parallel.tally import SharedTally
+from trueloop.parallel.world import World, world
 from trueloop.plan import Plan
 from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
@@ -253,12 +256,13 @@ class Trainer:
                 raise ArgumentError(f"observers must be callables of an event, got {observer!r}")
         collect, asked = Collector(), Asked()
         watchers: list[Observer] = [collect]
-        if progress:
+        here = World() if self.choices.parallel is None else world()
+        if progress and here.first:
             from trueloop.observers.progress import Progress  # rich takes 0.1 s to import
 
             watchers.append(Progress())
         saver = None
-        if out is not None:
+        if out is not None and here.first:
             save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
             names = [name for name, _ in self.model.named_parameters()]
@@ -275,24 +279,34 @@ class Trainer:
             "evaluate_every": evaluate_every,
             "evaluate_every_steps": evaluate_every_steps,
         }
-        with contextlib.ExitStack() as until_the_end:
+        with told_once(here), contextlib.ExitStack() as until_the_end:
             goes_on = out is not None and out.exists() and (resume is not None or self._found is not None)
-            if goes_on and out is not None:
-                until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
-            if resume is not None:
-                self._find(resume, out)
+
+            def go_on() -> None:
+                if goes_on and out is not None:
+                    until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
+                if resume is not None:
+                    self._find(resume, out)
+
+            by_the_first(go_on)
+            self._follow()
             self._observers = watchers if saver is None else [*watchers, saver]
             until_the_end.callback(self._forget_observers)
             found = self._found
+            self._asked = asked if out is not None else None
             events = self.train(train, val, **how, saves=None if out is None else f"{out}: {saving.describe()}")
-            if saver is not None and out is not None:
+            if out is not None:
                 settings = {**how, "saving": asdict(saving), "trainer": self._settings(), **(about or {})}
-                state.take_folder(out, found, settings)
-                if not goes_on:
-                    until_the_end.enter_context(lock(out))
-                retention.sweep(out / FOLDER)
+
+                def take() -> None:
+                    state.take_folder(out, found, settings)
+                    if not goes_on:
+                        until_the_end.enter_context(lock(out))
+                    retention.sweep(out / FOLDER)
+
+                by_the_first(take)
                 until_the_end.enter_context(listening(asked))
-                self._asked = asked
+            if saver is not None:
                 events = saved(events, saver)
             watch(events, watchers)
         if asked.signal is not None:  # it came in the last moments: what the program does next must not begin
@@ -776,7 +790,7 @@ class Trainer:
                 self._recompute_batchnorm(form, again)
             try:
                 batches = to_device(held_out.epoch(0))
-                if self._asked is not None:
+                if self._asked is not None and self.setup.world.alone:  # the others could not break off as well
                     batches = until_asked(batches, self._asked)
                 same_buffers(self.evaluated_model)
                 tally = self._tally
@@ -852,6 +866,13 @@ class Trainer:
             self.resume(out)
         elif out.exists():
             start_over(out)
+
+    def _follow(self) -> None:
+        """Every process goes on from the checkpoint that rank 0 has found."""
+        here = world() if self.choices.parallel is not None else World()
+        where = of_the_first(None if self._found is None else str(self._found.entry.path)) if not here.alone else None
+        if where is not None and not here.first:
+            self.resume(where)
 
     def _forget_observers(self) -> None:
         self._observers, self._asked = (), None

@@ -9,7 +9,7 @@ from importlib import import_module
 from keyword import iskeyword
 
 from trueloop import __version__
-from trueloop.errors import TrueloopError, UnknownNameError
+from trueloop.errors import PeerError, TrueloopError, UnknownNameError
 
 VERBS = {
     "check": "read training scripts, find their mistakes, mend them",
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PeerError:  # that process tells it
+        return 1
     except TrueloopError as error:
         if os.environ.get("TRUELOOP_TRACEBACK") == "1":
             raise
