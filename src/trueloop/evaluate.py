@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trueloop.data.device import batch_length, move
+from trueloop.data.part import Idle
 from trueloop.errors import ArgumentError, DataError, LossError
 from trueloop.events import EvalEnded
 from trueloop.objective import Batch, Computed, Objective, named_parts, run_model, split_batch
@@ -88,7 +89,7 @@ def evaluate(
     Args:
         model: evaluated as it is, in eval mode.
         objective: gives loss and count of each batch; penalties are no part of it.
-        batches: on the model's device.
+        batches: on the model's device; of an ``Idle`` one nothing counts.
         metrics: torchmetrics are reset, updated a batch at a time and computed; a plain function is called once, as
             ``function(outputs, targets)``, on the outputs and targets of all samples, on the CPU.
         step: for the record.
@@ -104,10 +105,13 @@ def evaluate(
     with resting(model):
         for batch in batches:
             try:
-                computed, output, target = _compute(model, objective, batch, want_output=bool(metrics))
+                own = batch.batch if isinstance(batch, Idle) else batch
+                computed, output, target = _compute(model, objective, own, want_output=bool(metrics))
             except (RuntimeError, ValueError, IndexError) as error:
                 explain(error, model, objective, [batch])
                 raise
+            if isinstance(batch, Idle):
+                continue
             if not checked:
                 check_target(objective, output, target)
                 checked = True
@@ -142,7 +146,8 @@ def predict(
     """
     outputs: list[Any] = []
     with resting(model):
-        for batch in batches:
+        for dealt in batches:
+            batch = dealt.batch if isinstance(dealt, Idle) else dealt
             if has_target is not False:
                 output, _ = run_model(model, batch)
             elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
@@ -151,7 +156,8 @@ def predict(
                 output = model(*named.values()) if len(named) == 1 else model(**named)
             else:
                 output = model(batch)
-            outputs.append(move(output, CPU))
+            if not isinstance(dealt, Idle):
+                outputs.append(move(output, CPU))
     outputs = gather(outputs)
     if not outputs:
         raise DataError("expected at least one sample to predict, got an empty loader")

@@ -100,6 +100,16 @@ def fingerprint(setup: Setup) -> dict[str, Any]:
     }
 
 
+def sizes(feeds: Mapping[str, Feed | None]) -> dict[str, Any]:
+    """How much data there is, as far as it says, by the names that an error calls it."""
+    return {
+        f"the {name}'s number of {what}": size
+        for name, feed in feeds.items()
+        if feed is not None
+        for what, size in (("samples", feed.samples), ("batches", feed.batches), ("samples a batch", feed.batch_size))
+    }
+
+
 def go_on(run: Run, parts: Parts, at: Origin) -> None:
     """Puts a run that was set up anew where the checkpoint stands; its plan says so, and what differs."""
     lines = restore(parts, at.trees)

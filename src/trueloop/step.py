@@ -25,13 +25,14 @@ from trueloop.events import StepEnded
 from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
 from trueloop.optim.averages import Averaged
+from trueloop.optim.parts import cut_as, lies_in_parts
 from trueloop.optim.quick import quick_step
 from trueloop.schedules import Schedule, Stepped
 
 PATIENCE_WITH_SCALER = 50
 """Steps in a row that the gradient scaler may skip; its scale has then fallen by 2**50: the loss itself is broken."""
 
-COUNTED = math.inf
+COUNTED = float("inf")  # an object of its own: what counts for nothing has math.inf
 """In place of a ratio: counts come with the losses, and the window's is known at its end."""
 
 Ratio = Count | float | None
@@ -164,6 +165,10 @@ class Ritual:
         return StepEnded(self.step, epoch, loss, samples, lr, norm, NO_TERMS, False)
 
     # --- microbatch by microbatch: the way of one's own loop -------------------------------------------------------
+
+    def shares(self, sizes: Sequence[int]) -> list[Ratio]:
+        """What each microbatch's mean is divided by, where a window has these samples."""
+        return shares(sizes)
 
     def contribute(self, loss: Tensor, count: Count, samples: int, ratio: Ratio = None) -> None:
         """Adds one microbatch's gradient to the open window; the first one opens it and zeroes what was there.
@@ -381,11 +386,15 @@ class Ritual:
 def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
     """A tensor of a parameter's shape in the layout of that parameter; any other tensor as it is.
 
+    Of a parameter that is cut up among processes (DTensor), so is the tensor: each takes its part of it.
+
     Example:
         >>> images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
         >>> laid_out_as(images, torch.ones(2, 3, 4, 4)).stride() == images.stride()
         True
     """
+    if lies_in_parts(parameter):
+        return cut_as(parameter, value)
     if value.shape != parameter.shape or value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

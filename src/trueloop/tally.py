@@ -60,9 +60,22 @@ def values_of(metrics: Metrics, kept: list[tuple[Any, Any]]) -> dict[str, Any]:
     """The value of each metric: of torchmetrics from their states, of functions from outputs and targets."""
     outputs, targets = (join([one for one, _ in kept]), join([one for _, one in kept])) if kept else (None, None)
     return {
-        name: metric.compute() if isinstance(metric, Metric) else metric(outputs, targets)
+        name: computed(metric) if isinstance(metric, Metric) else metric(outputs, targets)
         for name, metric in metrics.items()
     }
+
+
+def computed(metric: Metric) -> Any:
+    """A metric's value by this process's states alone: torchmetrics would wait for other processes, if there are any."""
+    parts = [one for one in metric.modules() if isinstance(one, Metric)]
+    before = [one._to_sync for one in parts]
+    for one in parts:
+        one._to_sync = False
+    try:
+        return metric.compute()
+    finally:
+        for one, waits in zip(parts, before, strict=True):
+            one._to_sync = waits
 
 
 def join(parts: list[Any]) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,12 @@ from trueloop.observers.save import SaveAtEnd
 from trueloop.optim import Average, recompute_batchnorm
 from trueloop.own_loop import OwnLoop
 from trueloop.parallel.agree import agreed
+from trueloop.parallel.alike import begin_alike, check_alike, until_all_end
 from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
 from trueloop.parallel.failing import by_the_first, told_once
+from trueloop.parallel.gather import Together, whole
 from trueloop.parallel.reduce import of_the_first
-from trueloop.parallel.replicate import DDP
 from trueloop.parallel.tally import SharedTally
 from trueloop.parallel.world import World, world
 from trueloop.plan import Plan
@@ -61,6 +62,7 @@ from trueloop.setup import (
     Choices,
     MetricLike,
     OptimizerLike,
+    Parallel,
     ScheduleLike,
     Setup,
     begin_average,
@@ -111,6 +113,10 @@ class Trainer:
             (``Found``). It changes no bit of the training; False leaves it out.
         parallel: how processes that torchrun has started train together: ``ddp``, a whole model on each, or a
             ``DDP(…)`` with its settings. ``auto`` is that, where there are several. None: each trains for itself.
+        process_timeout: seconds to wait for another process before it counts as hanging, and is named; None takes
+            those of the process group: 600, where trueloop made it.
+        compare_every_steps: the weights of all processes are compared, to the bit, at each evaluation and each epoch's
+            end, and after each so many steps.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -148,7 +154,9 @@ class Trainer:
         device: str | torch.device | None = None,
         deterministic: bool = False,
         doctor: bool = True,
-        parallel: Literal["auto", "ddp"] | DDP | None = "auto",
+        parallel: Parallel = "auto",
+        process_timeout: float | None = None,
+        compare_every_steps: int | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -157,6 +165,9 @@ class Trainer:
         check_positive("clip_norm", clip_norm, hint="None does not clip")
         check_positive("clip_value", clip_value, hint="None does not clip")
         check_count("accumulate", accumulate, hint="1 takes a step for each batch")
+        check_positive("process_timeout", process_timeout, hint="None waits 600 seconds")
+        if compare_every_steps is not None:
+            check_count("compare_every_steps", compare_every_steps, hint="None compares at evaluations and epochs' ends")
         if metrics is not None and not hasattr(metrics, "items"):
             raise ArgumentError(f"metrics must be a dict of them by name, got {metrics!r}; write metrics={{'name': …}}")
         for name, metric in (metrics or {}).items():
@@ -188,6 +199,8 @@ class Trainer:
             deterministic=deterministic,
             doctor=doctor,
             parallel=parallel,
+            process_timeout=process_timeout,
+            compare_every_steps=compare_every_steps,
         )
 
     # --- 1. ready-made ---------------------------------------------------------------------------------------------
@@ -263,10 +276,10 @@ class Trainer:
             watchers.append(Progress())
         saver = None
         if out is not None and here.first:
-            save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
+            save = SaveAtEnd(self._write_weights, out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
             names = [name for name, _ in self.model.named_parameters()]
-            saver = Saver(out, saving, self._capture, unfit=self._unfit, asked=asked, weights=names)
+            saver = Saver(out, saving, self._capture_by_all, unfit=self._unfit, asked=asked, weights=names)
         watchers += observers
         how: dict[str, Any] = {
             "epochs": epochs,
@@ -288,7 +301,9 @@ class Trainer:
                 if resume is not None:
                     self._find(resume, out)
 
-            by_the_first(go_on)
+            if not here.alone:
+                _ = self.setup  # which the processes make together
+            by_the_first(go_on, here)
             self._follow()
             self._observers = watchers if saver is None else [*watchers, saver]
             until_the_end.callback(self._forget_observers)
@@ -304,8 +319,10 @@ class Trainer:
                         until_the_end.enter_context(lock(out))
                     retention.sweep(out / FOLDER)
 
-                by_the_first(take)
+                by_the_first(take, here)
                 until_the_end.enter_context(listening(asked))
+            if out is not None and self.setup.is_cut_up:
+                events = self._together.between(events, asked)
             if saver is not None:
                 events = saved(events, saver)
             watch(events, watchers)
@@ -372,7 +389,9 @@ class Trainer:
             raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
         place = self._own.place if self._last_run is None else self._last_run.place
         snapshot = snapshot_of(captured, fresh_copies(), self.step, place.epoch, "asked for")
-        return store.write(Path(folder) / FOLDER, snapshot)
+        if self.setup.world.alone:
+            return store.write(Path(folder) / FOLDER, snapshot)
+        return Path(of_the_first(by_the_first(lambda: store.write(Path(folder) / FOLDER, snapshot))))
 
     def verify_resume(
         self, train: Any, val: Any = None, *, verify_steps: int | None = None, timeout: float = 1800.0, **how: Any
@@ -497,8 +516,8 @@ class Trainer:
             state.go_on(run, self._parts(), found)
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
-        events = agreed(events, self.setup.world, self._asked or Asked())
-        if not self.choices.doctor:
+        events = agreed(events, run, self.setup.world, self._asked or Asked(), self.choices.compare_every_steps)
+        if not self.choices.doctor or self.setup.is_cut_up:
             return events
         from trueloop.examine.at_start import at_start
 
@@ -546,15 +565,21 @@ class Trainer:
         Args:
             data: as for ``fit``.
             **how: ``batch_size``, ``shuffle``, ``workers``, ``worker_timeout`` as for ``fit``; ``seed`` of the order.
+
+        Where torchrun has started several processes, each gets its part of every batch; one for which a last batch has
+        no sample gets one of the others', and its ``update`` counts for nothing. What the loop's body draws from torch's
+        random numbers is each process's own.
         """
         self._last_run = None
-        return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), **how))
+        part = Part(self.setup.world.rank, self.setup.world.size)
+        return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), part=part, **how))
 
     def update(self, loss: Tensor, *, count: Count | None = None, optimizer: str = "") -> StepEnded | None:
         """The ritual, from a loss on: zero, backward, unscale, clip, step, schedule.
 
         Args:
-            loss: a scalar with its graph: a mean over the batch.
+            loss: a scalar with its graph: a mean over the batch. Where there are several processes, over this one's part
+                of it: the gradient is that of the mean over all parts.
             count: what it is the mean over, if not the batch's samples (tokens); matters when accumulating.
             optimizer: which one, where there are several.
 
@@ -565,7 +590,12 @@ class Trainer:
         return self._own.update(loss, count, optimizer)
 
     def evaluating(self, data: Any, **how: Any) -> Iterator[Batch]:
-        """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break."""
+        """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break.
+
+        Every process gets all batches, so that whatever you compute of them is exact on each, or on one alone; to share
+        the work, call ``evaluate``. A torchmetric of your own sums over the processes when it is computed, and would
+        count every sample on each: make it with ``sync_on_compute=False``.
+        """
         how["batch_size"] = batch_size_for(data, how.get("batch_size"), BATCH_SIZE)
         return self._own.evaluating(self._feed(data, shuffle=False, **how))
 
@@ -589,8 +619,7 @@ class Trainer:
             part=self._in_turn,
         )
         try:
-            batches = onto(self.setup.device)(source.epoch(0))
-            same_buffers(self.evaluated_model)
+            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
             return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
         finally:
             source.close()
@@ -615,15 +644,15 @@ class Trainer:
             (torch.Size([5, 1]), True)
         """
         size = batch_size_for(data, batch_size, BATCH_SIZE)
+        gather = list if self.setup.world.alone else dealt_in_order
         how: dict[str, Any] = {"batch_size": size, "workers": workers, "part": self._in_turn}
         source = self._feed(data, shuffle=False, **how)
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
             source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
         try:
             with self.setup.precision.autocast(self.setup.device):
-                same_buffers(self.evaluated_model)
-                batches = onto(self.setup.device)(source.epoch(0))
-                return predict(self.evaluated_model, batches, has_target=has_target, gather=dealt_in_order)
+                batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
+                return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
         finally:
             source.close()
 
@@ -642,7 +671,10 @@ class Trainer:
 
     @cached_property
     def setup(self) -> Setup:
-        return set_up(self.choices)
+        made = set_up(self.choices)
+        if not made.world.alone:
+            begin_alike(self.model, made.loss)
+        return made
 
     # --- from arguments to a run -----------------------------------------------------------------------------------
 
@@ -711,6 +743,12 @@ class Trainer:
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (optimizer,) = setup.optimizers
         run_seed = torch.initial_seed() if seed is None else seed
+        if not setup.world.alone:
+            asked_for = {"epochs": epochs, "steps": steps, "seed": run_seed, "shuffle": source.shuffled}
+            asked_for |= {"evaluate_every": evaluate_every, "evaluate_every_steps": evaluate_every_steps}
+            data = {"data": source, "validation data": held_out}
+            about = {name: value for name, value in state.fingerprint(setup).items() if name not in ("threads", "numpy")}
+            check_alike({**asked_for, **state.sizes(data), **about}, setup.choices.model)
         ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
         watched = None if ritual.scheduler is None else ritual.scheduler.metric
         if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):
@@ -722,6 +760,8 @@ class Trainer:
             saves += (
                 f"; a resume is exact, {source.resumes}" if inexact is None else f"; a resume is NOT exact: {inexact}"
             )
+        if self.choices.doctor and setup.is_cut_up:
+            notes.append("the doctor does not listen: its probes do not go with weights that lie in parts (FSDP)")
         if self.choices.deterministic and seed is None:
             notes.append("deterministic=True without a seed: the same bits twice need seed=… as well")
         plan = make_plan(
@@ -747,7 +787,7 @@ class Trainer:
             evaluate=None if held_out is None else self._evaluation(form, held_out, again),
             evaluate_every=evaluate_every,
             evaluate_every_steps=evaluate_every_steps,
-            onto_device=onto(setup.device, ahead=not source.state()),
+            onto_device=self._onto_device(source),
             latch=latch,
             held_out=held_out,
             generators=state.generators_of(setup, val),
@@ -766,6 +806,11 @@ class Trainer:
             at_end=lambda: self._recompute_batchnorm(form, again),
         )
         return self._last_run
+
+    def _onto_device(self, source: Feed) -> Callable[[Iterator[Batch]], Iterator[Batch]]:
+        """Brings the batches of training to the device; where there are other processes, to one end."""
+        move = onto(self.setup.device, ahead=not source.state())
+        return move if self.setup.world.alone else lambda batches: until_all_end(move(batches))
 
     @property
     def _in_turn(self) -> Part:
@@ -792,7 +837,7 @@ class Trainer:
                 batches = to_device(held_out.epoch(0))
                 if self._asked is not None and self.setup.world.alone:  # the others could not break off as well
                     batches = until_asked(batches, self._asked)
-                same_buffers(self.evaluated_model)
+                batches = self._in_step(batches)
                 tally = self._tally
                 return evaluate(
                     self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch, tally=tally
@@ -812,6 +857,16 @@ class Trainer:
         with borrowed_rngs(), contextlib.closing(again()) as train:
             batches = onto(self.setup.device)(train.epoch(0))
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
+
+    def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of an evaluation, of one model; as many on each process where they make forward passes together."""
+        if not self.setup.world.alone:
+            same_buffers(self.evaluated_model)
+        if not self.setup.is_cut_up:
+            return batches
+        from trueloop.parallel.shard import in_step
+
+        return in_step(batches)
 
     @property
     def _tally(self) -> type[Tally]:
@@ -838,9 +893,27 @@ class Trainer:
             return None
         if run is not None and run.latch is not None:
             run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
-        return capture(self._parts())
+        captured = capture(self._parts())
+        return whole(captured) if self.setup.is_cut_up else captured
+
+    def _capture_by_all(self) -> dict[str, dict[str, Any]] | None:
+        """The same, as rank 0 asks for it."""
+        return self._together.do(0) if self.setup.is_cut_up else self._capture()
+
+    @cached_property
+    def _together(self) -> Together:
+        """What the weights' parts are needed for, on all processes."""
+        return Together(self._capture, lambda: whole(dict(self.evaluated_model.state_dict())))
+
+    def _write_weights(self, file: Path) -> None:
+        if not self.setup.is_cut_up:
+            weights.save_weights(self.evaluated_model, file)
+        elif self._together.listening:  # a Ctrl-C in the middle of a step leaves nobody to ask
+            weights.write_tensors(self._together.do(1), file)
 
     def _unfit(self) -> str | None:
+        if self.setup.is_cut_up:
+            return "it left a step, and the weights lie in parts on several processes"
         return state.unfit(self.model, self._last_run)
 
     def _own_has_begun(self, fetches: bool) -> Callable[[], None] | None:

@@ -184,7 +184,9 @@ class Saver:
         """
         told = self._told()
         in_a_step = event.status in ("failed", "interrupted") and not at_an_event
-        if self._current or (in_a_step and (event.status == "interrupted" or self._copied == self._step)):
+        if self._current or self.asked.is_void:
+            pass
+        elif in_a_step and (event.status == "interrupted" or self._copied == self._step):
             pass  # the newest checkpoint is as good, or better: of the same step, and exact
         elif not in_a_step:
             told += self._save("the end" if event.status == "finished" else self.asked.signal or event.reason)
@@ -371,7 +373,8 @@ def _saved(events: Events, saver: Saver) -> Events:
             except StopIteration:
                 return
             if isinstance(event, RunEnded):
-                yield from _ended(events, event, saver, at_an_event=error is not None and not at_once)
+                whole = error is not None or saver.asked.stands_whole
+                yield from _ended(events, event, saver, at_an_event=whole and not at_once)
                 return
         try:
             reply = yield event

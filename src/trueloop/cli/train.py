@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
             f"expected the recipe before its flags, got {reference!r}: trueloop train RECIPE {reference} …"
         )
     from trueloop.cli.flags import build, describe, parse
-    from trueloop.cli.processes import launch, taken_from
+    from trueloop.cli.processes import is_restart, launch, taken_from
 
     flags, started = taken_from(flags)
     if "processes" in started:
@@ -44,12 +45,14 @@ def run(arguments: Sequence[str]) -> int:
     found = find(reference)
     given = parse(found, flags, extra=[_flag(_called(name), *about) for name, about in _OWN.items()])
     own = {name: given.pop(_called(name)) for name in _OWN}
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # a process has died, and all begin again
+    if own["out"] is None and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise ArgumentError("torchrun --max-restarts goes with --out FOLDER: a restart would not know where to go on")
     out = _agreed_on(own.pop("out") or _free(Path("runs"), found.name))
     saving = {name: value for name, value in own.items() if value is not None}
     recipe = build(found, given)
     about = {"recipe": describe(found, _without(flags, _OWN), given)}
-    return run_once(recipe, out, about, saving, resume="auto" if again else None)
+    goes_on = is_restart() and _is_of(out, about["recipe"])
+    return run_once(recipe, out, about, saving, resume="auto" if goes_on else None)
 
 
 def run_once(
@@ -151,6 +154,15 @@ def _without(flags: Sequence[str], own: Iterable[str]) -> list[str]:
         elif flag.partition("=")[0] not in names:
             kept.append(flag)
     return kept
+
+
+def _is_of(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether a restart goes on in a folder: the one that it has begun, and not one that made the first start fail."""
+    from trueloop.observers.run_folder import describe
+
+    if not (out / "run.json").exists():
+        return True
+    return bool(describe(out).get("settings", {}).get("recipe") == json.loads(json.dumps(recipe)))
 
 
 def _names_out(flags: Sequence[str]) -> bool:

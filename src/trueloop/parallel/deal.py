@@ -84,19 +84,6 @@ def fold(metric: Metric, states: Sequence[States]) -> None:
         one._update_count, one._computed = len(states), None
 
 
-def computed(metric: Metric) -> Any:
-    """A metric's value by this process's states alone: torchmetrics would wait for the other processes."""
-    parts = list(_parts(metric).values())
-    before = [one._to_sync for one in parts]
-    for one in parts:
-        one._to_sync = False
-    try:
-        return metric.compute()
-    finally:
-        for one, waits in zip(parts, before, strict=True):
-            one._to_sync = waits
-
-
 def _parts(metric: Metric) -> Mapping[str, Metric]:
     return {name: one for name, one in metric.named_modules() if isinstance(one, Metric)}
 

@@ -9,10 +9,10 @@ from torchmetrics import Metric
 from trueloop.data.device import move
 from trueloop.errors import PeerError
 from trueloop.objective import Computed, Count
-from trueloop.parallel.deal import States, computed, fold, folds, in_order, states_of
+from trueloop.parallel.deal import States, fold, folds, in_order, states_of
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.world import world
-from trueloop.tally import CPU, Metrics, Tally, values_of
+from trueloop.tally import CPU, Metrics, Tally, computed, values_of
 
 
 class SharedTally(Tally):
@@ -68,7 +68,7 @@ class SharedTally(Tally):
         values = {}
         functions = {name: one for name, one in self.metrics.items() if not isinstance(one, Metric)}
         for name, metric in self.metrics.items():
-            if name in functions:
+            if not isinstance(metric, Metric):
                 continue
             if name in self._folded:
                 fold(metric, [one[name] for one in states])

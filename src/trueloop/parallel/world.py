@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -62,11 +63,39 @@ def world() -> World:
     return World(distributed.get_rank(), distributed.get_world_size(), int(local))
 
 
+def wait_no_longer(seconds: float) -> None:
+    """From here on, whoever waits longer than that for another process gives up."""
+    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
+
+
 def _join() -> None:
     """Gloo carries what is on the CPU, also between processes that have GPUs: what is agreed on waits for no device."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=TIMEOUT)
+    if _meets_the_dead() and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        store = distributed.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    else:
+        if _meets_the_dead() and os.environ["RANK"] == "0":
+            print(_ADVICE, file=sys.stderr)
+        distributed.init_process_group(backend, timeout=TIMEOUT)
     atexit.register(_leave)
+
+
+def _meets_the_dead() -> bool:
+    """Whether torchrun restarts processes with the store of those before, in which their addresses stand.
+
+    They hang then, with torch 2.13 (https://github.com/pytorch/pytorch/issues/135712). On one machine a prefix of our
+    own tells the generations apart; on several, they count restarts differently, and only torchrun can.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    return restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+_ADVICE = (
+    "torchrun --max-restarts on several machines hangs after a restart, with torch 2.13: start it with "
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+)
 
 
 def _leave() -> None:

@@ -1,0 +1,227 @@
+"""Who waits for whom: a process that does not go on is named, with the line that it stands at.
+
+Each process leaves word of itself in the store of the group, once a second and from a thread of its own: after which
+event its run stands, and in which line. Whoever has waited too long for the others reads what they have left. One
+whose word is old is stopped, or its machine is gone; one that is not itself in an exchange with the others is what
+they wait for. It shows all its threads, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import distributed
+
+from trueloop.parallel.world import World
+
+BEAT_SECONDS = 1.0
+STALE_BEATS = 4
+GRACE_SECONDS = 20.0
+"""So long a process may go on by itself when another one has failed: torchrun kills it after 30."""
+
+HANGING = 1
+"""The exit code of a process that hangs, and ends itself."""
+
+
+class Failure(NamedTuple):
+    """What the process that failed first has told the others.
+
+    Args:
+        by: its rank.
+        text: what has gone wrong, in words.
+        hangs: the processes that do not go on, if it is that.
+    """
+
+    by: int
+    text: str
+    hangs: tuple[int, ...] = ()
+
+
+class Standing:
+    """Where this process stands, as far as its run knows: set after each event."""
+
+    at = "before its first step"
+
+
+def claim(here: World, failure: Failure) -> Failure:
+    """The failure that is told: this one, unless another process was first.
+
+    Example:
+        >>> claim(World(), Failure(0, "it is broken")).text
+        'it is broken'
+    """
+    if not distributed.is_initialized():
+        return failure
+    try:
+        told = _store().compare_set(_FAILED, "", json.dumps(failure))
+    except RuntimeError:  # the store has gone with its process
+        return failure
+    by, text, hangs = json.loads(told)
+    return Failure(by, text, tuple(hangs))
+
+
+def told() -> Failure | None:
+    """The failure that a process has told, if one has."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        if _store().check([_FAILED]):
+            by, text, hangs = json.loads(_store().get(_FAILED))
+            return Failure(by, text, tuple(hangs))
+    return None
+
+
+def who_hangs(here: World, waited: str) -> Failure:
+    """Who keeps the others waiting, by the words that all have left.
+
+    Args:
+        here: this process, which has waited too long.
+        waited: how long, in words.
+    """
+    try:
+        before = _words(here)
+        time.sleep(STALE_BEATS * BEAT_SECONDS)
+        after = _words(here)
+    except RuntimeError:
+        return Failure(here.rank, f"process {here.rank} has waited {waited} for the others, which are gone")
+    silent = [rank for rank, word in after.items() if word == before[rank]]
+    _kill_here([after[rank] for rank in silent])
+    culprits = silent or [rank for rank, word in after.items() if not word["waits"]] or list(after)
+    lines = [_in_words(rank, here.size, after[rank], silent=rank in silent) for rank in culprits]
+    return Failure(here.rank, f"{'; '.join(lines)} (process {here.rank} has waited {waited})", tuple(culprits))
+
+
+@contextlib.contextmanager
+def leaving_word(here: World) -> Iterator[_Beats]:
+    """Inside, this process leaves word of itself, and ends if it hangs and another one has found it out."""
+    beats = _Beats(here)
+    beats.start()
+    try:
+        yield beats
+    finally:
+        beats.stop()
+
+
+class _Beats(threading.Thread):
+    """Leaves word of the main thread, and looks whether another process has failed.
+
+    Attributes:
+        leaves: this process knows that the run is over, and is about to end by itself.
+    """
+
+    def __init__(self, here: World) -> None:
+        super().__init__(name="trueloop word to the others", daemon=True)
+        self.leaves = False
+        self._here, self._watched = here, threading.get_ident()
+        self._over = threading.Event()
+        self._parent = os.getppid()
+        self._failed_at: float | None = None
+        self._store: Any = _store().clone()  # a client of the store is for one thread
+
+    def run(self) -> None:
+        beat = 0
+        while not beat or not self._over.wait(BEAT_SECONDS):
+            beat += 1
+            try:
+                self._store.set(_key(self._here.rank), json.dumps({"beat": beat, **self._word()}))
+                failed = self._store.check([_FAILED])
+            except RuntimeError:  # the store's process is gone
+                failed = True
+            if failed and self._failed_at is None:
+                self._failed_at = time.monotonic()
+            if self._failed_at is not None and not self.leaves and not self._over.is_set():
+                self._end_if_hanging(time.monotonic() - self._failed_at)
+            if os.getppid() != self._parent and "TORCHELASTIC_RUN_ID" in os.environ:
+                self._parent = os.getppid()
+                os.kill(os.getpid(), signal.SIGTERM)  # the launcher was killed: save, and end
+
+    def stop(self) -> None:
+        """The run is over."""
+        self._over.set()
+        self.join()
+
+    def _word(self) -> dict[str, Any]:
+        where, waits = _where(self._watched)
+        return {"pid": os.getpid(), "host": socket.gethostname(), "at": Standing.at, "where": where, "waits": waits}
+
+    def _end_if_hanging(self, seconds: float) -> None:
+        failure = None
+        with contextlib.suppress(RuntimeError, ValueError):
+            failure = Failure(*json.loads(self._store.get(_FAILED)))
+        named = failure is not None and self._here.rank in failure.hangs
+        if not named and seconds < GRACE_SECONDS:
+            return
+        print(f"process {self._here.rank} of {self._here.size} does not go on; all its threads:", file=sys.stderr)
+        sys.stderr.flush()
+        faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        os._exit(HANGING)
+
+
+def _where(thread: int) -> tuple[str, bool]:
+    """The innermost line of the user's that a thread is in, and whether it is in an exchange with other processes."""
+    frame = sys._current_frames().get(thread)
+    innermost, own, waits = "", "", False
+    while frame is not None and not own:
+        file = frame.f_code.co_filename
+        line = f"{frame.f_code.co_name} ({file}:{frame.f_lineno})"
+        innermost = innermost or line
+        waits = waits or any(part in file for part in _EXCHANGES)
+        own = "" if any(part in file for part in _LIBRARIES) or file.startswith("<") else line
+        frame = frame.f_back
+    if not own or own == innermost:
+        return innermost, waits
+    return f"{own}, in {innermost}", waits
+
+
+_EXCHANGES = (
+    os.path.join("torch", "distributed", ""),
+    os.path.join("torch", "autograd", "graph.py"),  # backward, in which gradients are exchanged
+    os.path.join("trueloop", "parallel", "reduce.py"),
+)
+_LIBRARIES = (
+    os.path.join("site-packages", ""),
+    os.path.join("trueloop", ""),
+    os.path.dirname(threading.__file__),
+)
+
+
+def _in_words(rank: int, size: int, word: dict[str, Any], *, silent: bool) -> str:
+    does = "does not answer: it is stopped, or its machine is gone; it was" if silent else "hangs"
+    return f"process {rank} of {size} {does} {word['at']}, at {word['where']}"
+
+
+def _kill_here(words: list[dict[str, Any]]) -> None:
+    """A stopped process does not end by itself, and torchrun would give it 30 seconds."""
+    for word in words:
+        if word["host"] == socket.gethostname() and word["pid"]:
+            with contextlib.suppress(OSError):
+                os.kill(word["pid"], signal.SIGKILL)
+
+
+def _words(here: World) -> dict[int, dict[str, Any]]:
+    """What the other processes have left last, by rank."""
+    store, words = _store(), {}
+    for rank in range(here.size):
+        if rank != here.rank:
+            never = {"beat": 0, "pid": 0, "host": "", "at": "before its first word", "where": "?", "waits": False}
+            words[rank] = json.loads(store.get(_key(rank))) if store.check([_key(rank)]) else never
+    return words
+
+
+_FAILED = f"trueloop/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def _key(rank: int) -> str:
+    return f"trueloop/word/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{rank}"
+
+
+def _store() -> Any:
+    return distributed.distributed_c10d._get_default_store()

@@ -1,0 +1,107 @@
+"""Runs a script in several processes that torch joins to one group, and gives what rank 0 has saved."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trueloop
+
+Launch = Callable[..., Any]
+"""``launch(script, processes, *arguments)``: what rank 0 has saved."""
+
+SECONDS = 240
+"""More than any of these scripts takes, also on a machine that is busy: a hang is to be an error."""
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """Starts a script in so many processes, as torchrun does; 1 is a process that knows of no other.
+
+    The script finds its arguments in ``sys.argv[2:]``, and saves by ``torch.save(…, sys.argv[1])`` on rank 0.
+    """
+
+    failed: dict[tuple[object, ...], BaseException] = {}
+
+    def launched(script: str, processes: int = 2, *arguments: str) -> Any:
+        if (error := failed.get((script, processes, arguments))) is not None:
+            raise error  # once is enough: it may have been a hang
+        try:
+            return launched_anew(script, processes, *arguments)
+        except BaseException as raised:
+            failed[script, processes, arguments] = raised
+            raise
+
+    def launched_anew(script: str, processes: int, *arguments: str) -> Any:
+        folder = tmp_path_factory.mktemp("launched")
+        file, saved = folder / "script.py", folder / "saved.pt"
+        file.write_text(script)
+        run(file, processes, [str(saved), *arguments])
+        return torch.load(saved, weights_only=False)
+
+    return launched
+
+
+@pytest.fixture
+def environments() -> Callable[[int], list[Mapping[str, str]]]:
+    """What torchrun gives each of so many processes, for a test that starts them by itself."""
+
+    def environments(processes: int) -> list[Mapping[str, str]]:
+        port = free_port()
+        return [environment(rank, processes, port) for rank in range(processes)]
+
+    return environments
+
+
+def run(file: Path, processes: int, arguments: list[str]) -> None:
+    """All processes end well, or the test fails with what they wrote."""
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(file), *arguments],
+            env=environment(rank, processes, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    try:
+        written = [process.communicate(timeout=SECONDS)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    told = "\n".join(f"--- process {rank}\n{text}" for rank, text in enumerate(written))
+    assert [process.returncode for process in started] == [0] * processes, told
+
+
+def environment(rank: int, processes: int, port: int) -> Mapping[str, str]:
+    """What torchrun gives a process."""
+    sources = str(Path(trueloop.__file__).parents[1])
+    common = {**os.environ, "PYTHONPATH": sources, "OMP_NUM_THREADS": "1"}
+    if processes == 1:
+        return common
+    return {
+        **common,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
