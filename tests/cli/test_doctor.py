@@ -17,6 +17,7 @@ import pytest
 
 import trueloop
 from trueloop.cli.doctor import _parser, output_file, put
+from trueloop.doctor.by_reading import by_reading
 from trueloop.doctor.output import Report
 from trueloop.doctor.pages import pages, written
 from trueloop.errors import ArgumentError
@@ -66,6 +67,55 @@ def test_the_report_is_kept_apart_from_what_the_script_prints(script: Path) -> N
     assert (ended.returncode, ended.stdout) == (1, "out\nchild\n")
     assert ended.stderr.startswith("err\ntrueloop doctor: found 1 error; written to ")
     assert (script.parent / "found.txt").read_text().startswith("::error file=train.py,line=11,")
+
+
+CHOSEN_ON_TEST = """
+import torch
+torch.manual_seed(0)
+x = torch.randn(64, 4)
+y = x[:, :1].clone()
+x_train, y_train, x_test, y_test = x[:32], y[:32], x[32:], y[32:]
+model = torch.nn.Linear(4, 1)
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+best = float("inf")
+for epoch in range(8):
+    opt.zero_grad()
+    torch.nn.functional.mse_loss(model(x_train), y_train).backward()
+    opt.step()
+    model.eval()
+    with torch.no_grad():
+        test_loss = torch.nn.functional.mse_loss(model(x_test), y_test).item()
+    model.train()
+    if test_loss < best:
+        best = test_loss
+        torch.save(model.state_dict(), "best.pt")
+"""
+
+
+def _findings(ended: subprocess.CompletedProcess[str]) -> list[tuple[str, int]]:
+    return [(finding["name"], finding["line"]) for finding in json.loads(ended.stdout)["findings"]]
+
+
+def test_what_cannot_be_heard_is_read(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import torch\ndef load(file):\n    return torch.load(file, weights_only=False)")
+    (tmp_path / "train.py").write_text(CHOSEN_ON_TEST.replace("import torch", "import torch, own", 1))
+    ended = doctor("--format=json", "train.py", folder=tmp_path)
+    found = {(finding["name"], Path(finding["file"]).name) for finding in json.loads(ended.stdout)["findings"]}
+    assert found >= {("selected-on-test", "train.py"), ("unsafe-load", "own.py")}
+    commented = "    if test_loss < best:  # trueloop: ignore[selected-on-test]"
+    (tmp_path / "train.py").write_text(CHOSEN_ON_TEST.replace("    if test_loss < best:", commented))
+    ended = doctor("--format=json", "train.py", folder=tmp_path)
+    assert "selected-on-test" not in {name for name, _ in _findings(ended)}
+    assert "unused-ignore" not in {name for name, _ in _findings(ended)}
+
+
+def test_what_could_be_heard_is_not_read(script: Path) -> None:
+    script.write_text(SCRIPT)
+    assert [finding.name for finding in by_reading([str(script)], judged=()).findings] == ["missing-zero-grad"]
+    assert by_reading([str(script)], judged={"missing-zero-grad"}).findings == []
+    script.write_text(SCRIPT.replace("range(8)", "range(len(sys.argv) - 1)"))  # nothing is heard of it
+    ended = doctor("--format=json", "train.py", folder=script.parent)
+    assert [name for name, _ in _findings(ended)] == ["missing-zero-grad"]
 
 
 def test_comments_settings_and_flags(script: Path) -> None:

@@ -17,7 +17,6 @@ from trueloop.errors import ArgumentError
 
 if TYPE_CHECKING:
     from trueloop.doctor.children import Heard
-    from trueloop.doctor.findings import Finding
     from trueloop.doctor.output import Format, Report
     from trueloop.doctor.script import Run
     from trueloop.doctor.settings import Settings
@@ -99,9 +98,11 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
         speak: the rules that are asked for, by name.
     """
     from trueloop.doctor import suppress
+    from trueloop.doctor.by_reading import by_reading, read_in
     from trueloop.doctor.children import together
     from trueloop.doctor.output import Report, Sentence
     from trueloop.doctor.pages import codes
+    from trueloop.doctor.precedence import nearest_to_the_cause
 
     trace, over = ran.trace, ran.exit is not None
     children = [one for one in ran.children() if one.trains]
@@ -109,14 +110,23 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     findings = together(() if trace is None else trace.findings, children, alone=trace is None or not trace.passes)
     listened = {rule.name for rule in trace.rules} if trace is not None else set()
     complete = over and not ran.failed and ran.stopped is None and trace is not None and steps > 0
+    judged = {one.name for one in findings}
+    if trace is not None and steps:
+        judged |= {rule.name for rule in trace.rules if _asked(rule.passed)}
+    read = by_reading(ran.files if over else (), judged)
+    if read.findings:
+        findings = nearest_to_the_cause([*findings, *read.findings])
     left, back = suppress.apply(
         findings,
         ran.files if over else (),
         known=codes(),
         judged=listened & speak if complete else (),
-        also=_read_in,
+        also=read_in,
     )
     passed, unseen = [], [Sentence(None, note) for note in ran.notes]
+    if read.unread:
+        files = f"{read.unread} of the script's files were" if read.unread > 1 else "one of the script's files was"
+        unseen.append(Sentence(None, f"{files} not read, for time: `trueloop check` reads all"))
     for child in children[:1]:  # the others are its like
         passed += [Sentence(*one) for one in child.passed if one[0] in speak]
         unseen += [Sentence(*one) for one in child.unseen if one[0] in speak]
@@ -148,16 +158,6 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
         ended=ran.stopped or (f"the script failed ({_short(ran.error)})" if ran.error else None),
         over=over,
     )
-
-
-def _read_in(file: str) -> list[Finding]:
-    """What `trueloop check` finds in a file, with which it shares the comments."""
-    try:
-        from trueloop.doctor.source.look import look_at
-
-        return [checked.finding for checked in look_at(file).found]
-    except Exception:  # the script may have left the interpreter in any state
-        return []
 
 
 def _unheard(trace: Any, children: Sequence[Heard], *, elsewhere: bool) -> Iterator[str]:

@@ -107,6 +107,8 @@ def page_of(entry: str) -> Page:
 def markdown(page: Page) -> str:
     """The page, in Markdown."""
     ways = " and ".join(_WAYS[way] for way in page.seen_by)
+    if "run" not in page.seen_by:
+        ways += "; the doctor reads what it has run, and tells it as well"
     parts = [
         f"# {page.name} ({page.code})",
         _plain(page.summary),

@@ -83,6 +83,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "sampler-epoch-not-set": ("same-order-every-epoch", "training-data-not-shuffled"),
     "training-data-not-shuffled": ("same-order-every-epoch", "not-learning", "input-ignored"),
     "loss-divided-after-backward": ("accumulation-not-divided",),
+    "inputs-and-targets-misaligned": ("not-learning", "input-ignored", "underfitting"),
     "dropout-always-on": ("evaluation-in-train-mode", "batch-samples-mix"),
     "retained-graph": ("memory-grows",),
     "non-finite-value": (

@@ -19,6 +19,7 @@ from trueloop.doctor.findings import LEVELS
 from trueloop.doctor.rehearsal import PREAMBLE, rehearse
 from trueloop.doctor.source.checks import found_in
 from trueloop.doctor.source.fixes import Checked, Fixed, fixed
+from trueloop.doctor.source.judge import judged
 from trueloop.doctor.source.parse import trouble
 from trueloop.doctor.source.program import folders_of
 from trueloop.doctor.source.read import Source
@@ -39,7 +40,9 @@ def title(file: ModuleType, name: str) -> str:
 
 
 def ask(source: Source) -> list[Checked]:
-    return found_in(Unit(source.path, cst.parse_module(source.text), folders_of(source.path, None)), strict=True)
+    """As the command does: of two findings with one cause, the one nearest to it."""
+    found = found_in(Unit(source.path, cst.parse_module(source.text), folders_of(source.path, None)), strict=True)
+    return judged([(source, tuple(found))], None, whole=False).left
 
 
 def parses(text: str) -> bool:

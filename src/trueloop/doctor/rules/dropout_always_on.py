@@ -95,8 +95,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             if id(event.node) in told | rests or not _in_module(event.function):
                 continue
             found = _made_in_forward(event) if isinstance(event, read.Made) else _on_by_default(event)
-            near = program.text_around(event, above=20).lower()
-            if found is None or any(word in near for word in ON_PURPOSE):
+            if found is None or any(word in program.text_around(event, above=20).lower() for word in ON_PURPOSE):
                 continue
             told.add(id(event.node))
             message, evidence = found

@@ -55,7 +55,8 @@ class MemoryGrows(Rule):
         self._readings: list[tuple[int, float]] = []
         self._every = self._due = EVERY
         self._tell_at = TOLD_AFTER
-        self._counts: list[tuple[float, float]] = []  # memory, and bytes in tensors, when it had grown somewhat
+        self._counts: list[tuple[float, float]] = []  # memory, and bytes in tensors, from when it had grown somewhat
+        self._count_at = EVERY * (BASE + 1)
         self._place: Place | None = None
         self._told = False
         self._readable = True
@@ -70,10 +71,10 @@ class MemoryGrows(Rule):
             return
         self._place = fact.place
         self._readings.append((self.trace.step, memory))
-        if len(self._counts) < 2 and len(self._readings) > BASE:
-            grown = memory - self._readings[BASE][1]
-            if grown >= TENSORS * (1 + len(self._counts)) / 2:
-                self._counts.append((memory, live()))
+        grown = memory - self._readings[: BASE + 1][-1][1]
+        if self.trace.step >= self._count_at and grown >= TENSORS / 2:
+            self._count_at = self.trace.step * 3 // 2
+            self._counts.append((memory, live()))
         if len(self._readings) == 400:  # as many as are needed, however long the run
             self._readings, self._every = self._readings[::2], 2 * self._every
         if self.trace.step >= self._tell_at:
@@ -98,7 +99,11 @@ class MemoryGrows(Rule):
         rises = [after - before for before, after in pairwise(parts)]
         grown = (parts[-1] - parts[0]) * (count + 1) / count  # from the middle of the first to that of the last
         steady = sum(rise > grown / count / 4 for rise in rises) >= (count if tensors else count - 1)
-        if grown < (TENSORS if tensors else GROWN) or not steady or sum(rises[-(count // 3) :]) < grown / count / 2:
+        if (
+            grown < (TENSORS if tensors else GROWN)
+            or not steady
+            or sum(rises[-(count // 3) :]) < grown / count / (3 if tensors else 2)
+        ):
             return
         self._told = True
         steps = readings[-1][0] - readings[0][0]
@@ -110,11 +115,13 @@ class MemoryGrows(Rule):
         )
 
     def _in_tensors(self) -> bool:
-        """Whether it is tensors that take what the process has taken more."""
-        if len(self._counts) < 2:
+        """Whether it is tensors that take what the process has taken more, or that take much by themselves."""
+        if not self._counts:
             return False
-        (memory, tensors), (memory_later, tensors_later) = self._counts
-        return tensors_later - tensors >= SHARE * (memory_later - memory)
+        memory, tensors = self._counts[0]
+        return any(
+            now - tensors >= min(TENSORS, SHARE * (then - memory)) for then, now in self._counts[1:] if then > memory
+        )
 
     def passed(self) -> str | None:
         if self._told or len(self._readings) < LEAST or self.trace.step < STEPS:

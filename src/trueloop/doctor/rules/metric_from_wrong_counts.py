@@ -340,8 +340,10 @@ def in_source(program: Program) -> Iterator[Checked]:
         for event in run.of(read.Operated):
             if event.name != "Tensor.div" or id(event.node) in told or not _sums_hits(event.args[0]):
                 continue
-            by, text = event.args[1], program.text_around(event, 0)
-            if not _is_batches(by) or text.count("/") != 1 or not re.search("acc", text, re.I):
+            if not _is_batches(event.args[1]):
+                continue
+            text = program.text_around(event, 0)
+            if text.count("/") != 1 or not re.search("acc", text, re.I):
                 continue
             if any(other.name == "Tensor.div" and other.args[0] is event.result for other in run.of(read.Operated)):
                 continue  # by the batch size, on another line

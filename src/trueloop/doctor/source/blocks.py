@@ -140,17 +140,27 @@ def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
 
 
 def _children(node: cst.CSTNode) -> list[cst.CSTNode]:
-    import libcst as cst
-
     found: list[cst.CSTNode] = []
     for name in _fields(type(node)):
         value = getattr(node, name)
-        found += [
-            one for one in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(one, cst.CSTNode)
-        ]
+        if isinstance(value, (list, tuple)):
+            found += [one for one in value if _is_node(one)]
+        elif _is_node(value):
+            found.append(value)
     return found
+
+
+def _is_node(value: object) -> bool:
+    return hasattr(value, "visit")  # isinstance asks an abstract class, ten times as long
 
 
 @cache
 def _fields(of: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(of))
+    """Where a node of this kind has others; what stands between them (spaces, comments, commas) is left out."""
+    return tuple(field.name for field in dataclasses.fields(of) if not field.name.startswith(_BETWEEN))
+
+
+_BETWEEN = (
+    *("whitespace", "leading", "trailing", "header", "footer", "lines_", "first_line", "empty_", "indent", "newline"),
+    *("lpar", "rpar", "lbracket", "rbracket", "lbrace", "rbrace", "comma", "semicolon", "colon", "dot", "equal"),
+)

@@ -66,7 +66,7 @@ def is_trained(run: Run, model: Value) -> bool:
 
 def used_for_training(run: Run, value: Value) -> bool:
     """Whether a value goes into anything that is backpropagated, with or without its graph."""
-    return any(feeds(value, event.loss) for event in run.of(Backward))
+    return id(value) in run.learned
 
 
 def learned_from(run: Run, called: Called) -> Iterator[Backward]:

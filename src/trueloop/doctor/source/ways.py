@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from trueloop.doctor.source.events import Backward, Event, Stepped
+from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.values import At, Function
 
 PATHS = 5  # conditions whose answers are all combined
@@ -14,18 +17,22 @@ PATHS = 5  # conditions whose answers are all combined
 Kind = TypeVar("Kind")
 
 
-class Run(NamedTuple):
+@dataclass(eq=False, frozen=True)
+class Run:
     """What happens from one way into the file: its top level, or a function that nothing in it calls."""
 
     entry: Function | None
-    events: list[Event]
+    events: Sequence[Event]
     complete: bool
 
     def of(self, *kinds: type[Kind]) -> Iterator[Kind]:
         """The events of these kinds."""
-        for event in self.events:
-            if isinstance(event, kinds):
-                yield event
+        return (event for event in self.events if isinstance(event, kinds))
+
+    @cached_property
+    def learned(self) -> frozenset[int]:
+        """The identities of all values that go into what is backpropagated, with or without its graph."""
+        return frozenset(id(one) for event in self.of(Backward) for one in ancestors(event.loss))
 
 
 def paths(run: Run, *kinds: type[Any]) -> Iterator[list[Any]]:
