@@ -26,6 +26,13 @@ from benchmarks.workloads import fashion
 from trueloop.data.part import Part
 
 Batch = tuple[Tensor, Tensor]
+Mark = tuple[float, float]
+"""Seconds on the wall's clock, and of the process on a CPU."""
+
+
+def now() -> Mark:
+    """Both, just now."""
+    return time.perf_counter(), time.process_time()
 
 
 class Work:
@@ -42,7 +49,7 @@ class Work:
             work = fashion()
             self.make, self.criterion = work.model, work.make_loss()
             self.batches = list(zip(work.x.split(128), work.y.split(128), strict=True))
-            self.warm, self.steps = (2, 4) if quick else (4, 16)
+            self.warm, self.steps = 10, 4 if quick else 16  # the doctor listens to the first 8
         else:
             generator = torch.Generator().manual_seed(0)
             self.make, self.criterion = _tiny, nn.MSELoss()
@@ -50,11 +57,11 @@ class Work:
             self.batches = [(x, y) for x, y in pairs]
             self.warm, self.steps = (32, 64) if quick else (128, 512)
 
-    def given(self, steps: int, marks: list[float], part: Part | None = None) -> Iterator[Batch]:
+    def given(self, steps: int, marks: list[Mark], part: Part | None = None) -> Iterator[Batch]:
         """So many batches, or this process's part of each; the clock is read after the warm-up."""
         for step in range(steps):
             if step == self.warm:
-                marks.append(time.perf_counter())
+                marks.append(now())
             x, y = self.batches[step % len(self.batches)]
             rows = None if part is None else part.rows(len(x))
             yield (x, y) if rows is None else (x[rows], y[rows])
@@ -63,7 +70,7 @@ class Work:
 class Feed:
     """Batches as ``Trainer.train`` takes them: an iterable with a length."""
 
-    def __init__(self, work: Work, steps: int, marks: list[float]) -> None:
+    def __init__(self, work: Work, steps: int, marks: list[Mark]) -> None:
         self.work, self.steps, self.marks = work, steps, marks
 
     def __len__(self) -> int:
@@ -78,7 +85,7 @@ def _tiny() -> nn.Module:
     return nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
 
 
-def by_hand(work: Work, steps: int, marks: list[float], wrap: Callable[[nn.Module], nn.Module]) -> None:
+def by_hand(work: Work, steps: int, marks: list[Mark], wrap: Callable[[nn.Module], nn.Module]) -> None:
     """The loop that everybody writes, with nothing around the arithmetic."""
     model = wrap(work.make())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -91,7 +98,7 @@ def by_hand(work: Work, steps: int, marks: list[float], wrap: Callable[[nn.Modul
         optimizer.step()
 
 
-def by_trueloop(work: Work, steps: int, marks: list[float], parallel: Any) -> None:
+def by_trueloop(work: Work, steps: int, marks: list[Mark], parallel: Any) -> None:
     """``Trainer.train`` with nobody watching."""
     model = work.make()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -100,7 +107,7 @@ def by_trueloop(work: Work, steps: int, marks: list[float], parallel: Any) -> No
         pass
 
 
-Variant = Callable[[Work, int, list[float]], None]
+Variant = Callable[[Work, int, list[Mark]], None]
 VARIANTS: dict[str, Variant] = {
     "by hand, DDP": lambda *given: by_hand(*given, DistributedDataParallel),
     "trueloop, DDP": lambda *given: by_trueloop(*given, "ddp"),
@@ -116,14 +123,15 @@ def _shard(model: nn.Module) -> nn.Module:
     return fully_shard(model)
 
 
-def seconds(run: Variant, work: Work) -> float:
-    """Of one step, the slowest process's."""
-    marks: list[float] = []
+def seconds(run: Variant, work: Work) -> dict[str, float]:
+    """Of one step: the slowest process's, and the mean of what they took of their CPUs."""
+    marks: list[Mark] = []
     distributed.barrier()
     run(work, work.warm + work.steps, marks)
-    took = torch.tensor((time.perf_counter() - marks[0]) / work.steps, dtype=torch.float64)
-    distributed.all_reduce(took, distributed.ReduceOp.MAX)
-    return float(took)
+    wall, cpu = (torch.tensor((b - a) / work.steps, dtype=torch.float64) for a, b in zip(marks[0], now(), strict=True))
+    distributed.all_reduce(wall, distributed.ReduceOp.MAX)
+    distributed.all_reduce(cpu)
+    return {"s": float(wall), "cpu": float(cpu) / distributed.get_world_size()}
 
 
 class Sent(TorchDispatchMode):
@@ -186,9 +194,9 @@ def alone(rounds: int, quick: bool) -> dict[str, Any]:
         work.batches = [(x[: len(x) // 2], y[: len(y) // 2]) for x, y in work.batches]
         took = []
         for _ in range(rounds):
-            marks: list[float] = []
+            marks: list[Mark] = []
             by_hand(work, work.warm + work.steps, marks, lambda model: model)
-            took.append((time.perf_counter() - marks[0]) / work.steps)
+            took.append((time.perf_counter() - marks[0][0]) / work.steps)
         found[name] = median(took)
     return found
 
@@ -204,7 +212,7 @@ def main(out: Path, rounds: int, quick: bool) -> None:
     for name in ("cnn", "tiny"):
         work = Work(name, quick=quick)
         found["parameters"][name] = sum(p.numel() for p in work.make().parameters())
-        figures: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        figures: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
         for number in range(rounds + 1):
             order = list(VARIANTS)
             chance.shuffle(order)

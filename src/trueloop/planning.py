@@ -25,6 +25,8 @@ from trueloop.schedules import Schedule, Stepped
 from trueloop.setup import Length, Setup
 from trueloop.step import Ritual
 
+NO_PROBES = "does not listen: its probes do not go with weights that lie in parts (FSDP)"
+
 
 def make_plan(
     setup: Setup,
@@ -73,7 +75,7 @@ def make_plan(
         average=None if choices.average is None else str(choices.average),
         evaluates=evaluates,
         saves=saves,
-        doctor=listening_plan() if choices.doctor else None,
+        doctor=None if not choices.doctor else NO_PROBES if setup.is_cut_up else listening_plan(),
         notes=(*notes, *(setup.used if ritual.schedule is not None else ())),
     )
 

@@ -102,7 +102,8 @@ def set_up(choices: Choices) -> Setup:
     model = choices.model
     here = World() if choices.parallel is None else world()
     device, device_reason = choose_device(choices.device)
-    if device.type == "cuda" and device.index is None and not here.alone:
+    index: int | None = device.index  # torch's stub says int
+    if device.type == "cuda" and index is None and not here.alone:
         device = torch.device("cuda", here.local_rank)
     if not here.alone and choices.process_timeout is not None:
         wait_no_longer(choices.process_timeout)

@@ -66,7 +66,7 @@ def values_of(metrics: Metrics, kept: list[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 def computed(metric: Metric) -> Any:
-    """A metric's value by this process's states alone: torchmetrics would wait for other processes, if there are any."""
+    """A metric's value by this process's states alone: torchmetrics would wait for other processes, if there are."""
     parts = [one for one in metric.modules() if isinstance(one, Metric)]
     before = [one._to_sync for one in parts]
     for one in parts:

@@ -30,7 +30,7 @@ from trueloop.checks import check_count, check_positive
 from trueloop.consult import consulted
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
-from trueloop.data.feed import Feed, batch_size_for, feed
+from trueloop.data.feed import Feed, batch_size_for
 from trueloop.data.given import in_order
 from trueloop.data.part import Part
 from trueloop.data.randomness import borrowed_rngs
@@ -50,6 +50,7 @@ from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
 from trueloop.parallel.failing import by_the_first, told_once
 from trueloop.parallel.gather import Together, whole
+from trueloop.parallel.reading import shared_feed
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.tally import SharedTally
 from trueloop.parallel.world import World, world
@@ -111,8 +112,9 @@ class Trainer:
         deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
         doctor: in ``fit`` and ``train``, listens to the first steps and then to a sample; what it finds are events
             (``Found``). It changes no bit of the training; False leaves it out.
-        parallel: how processes that torchrun has started train together: ``ddp``, a whole model on each, or a
-            ``DDP(…)`` with its settings. ``auto`` is that, where there are several. None: each trains for itself.
+        parallel: how processes that torchrun has started train together: ``ddp``, a whole model on each, or
+            ``fsdp``, a part of the model on each; or a ``DDP(…)`` or ``FSDP(…)`` with settings. ``auto`` is ``ddp``,
+            where there are several. None: each trains for itself.
         process_timeout: seconds to wait for another process before it counts as hanging, and is named; None takes
             those of the process group: 600, where trueloop made it.
         compare_every_steps: the weights of all processes are compared, to the bit, at each evaluation and each epoch's
@@ -692,7 +694,7 @@ class Trainer:
 
     def _feed(self, data: Any, *, shuffle: bool, seed: int | None = None, **how: Any) -> Feed:
         how.setdefault("batch_size", None)
-        return feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
+        return shared_feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
 
     def _objective(self) -> Objective:
         form = self.setup.objective
@@ -760,8 +762,6 @@ class Trainer:
             saves += (
                 f"; a resume is exact, {source.resumes}" if inexact is None else f"; a resume is NOT exact: {inexact}"
             )
-        if self.choices.doctor and setup.is_cut_up:
-            notes.append("the doctor does not listen: its probes do not go with weights that lie in parts (FSDP)")
         if self.choices.deterministic and seed is None:
             notes.append("deterministic=True without a seed: the same bits twice need seed=… as well")
         plan = make_plan(

@@ -172,7 +172,7 @@ def test_the_weights_are_those_of_one_process(weights: Callable[..., Any], case:
     torch.testing.assert_close(several, one, rtol=1e-10, atol=1e-10)
 
 
-BODY = '''
+BODY = """
 import os, sys
 import torch
 from torch import distributed, nn
@@ -232,7 +232,7 @@ distributed.all_gather_object(told, told[0])
 parts[0]["told"] = told
 if rank == 0:
     torch.save(parts, sys.argv[1])
-'''
+"""
 
 
 @pytest.fixture(scope="module")

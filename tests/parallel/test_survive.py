@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,19 +23,19 @@ from trueloop.parallel.reduce import summed
 
 MINE = '''
 """A recipe that process 1 breaks at its step 7, in the way that is asked for."""
-import os, sys, time
+import os, sys
 import torch
 from torch import nn
 import trueloop as tl
 
 
-def recipe(fault: str = "", epochs: int = 3, seconds: float = 0.0, wide: bool = False, timeout: float = 600.0) -> tl.Recipe:
+def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0) -> tl.Recipe:
     torch.set_default_dtype(torch.float64 if wide else torch.float32)
     broken, own = os.environ.get("RANK") == "1", [0]
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(100, 8, generator=generator), torch.randint(0, 3, (100,), generator=generator)
     torch.manual_seed(5)
-    parts = [] if wide else [nn.BatchNorm1d(16), nn.Dropout(0.2)]  # whose numbers depend on how many processes there are
+    parts = [] if wide else [nn.BatchNorm1d(16), nn.Dropout(0.2)]  # they depend on the processes
     model = nn.Sequential(nn.Linear(8, 16), *parts, nn.ReLU(), nn.Linear(16, 4 if fault == "model" and broken else 3))
 
     def forward(module, inputs):
@@ -52,7 +53,6 @@ def recipe(fault: str = "", epochs: int = 3, seconds: float = 0.0, wide: bool = 
 
     def watch(event):
         if isinstance(event, tl.StepEnded):
-            time.sleep(seconds)
             if broken and event.step == 7 and fault == "observer": raise KeyError("broken observer")
             if broken and event.step == 7 and fault == "drift": model[0].weight.data[0, 0] += 1e-6
 
@@ -62,12 +62,12 @@ def recipe(fault: str = "", epochs: int = 3, seconds: float = 0.0, wide: bool = 
     if fault == "fewer": data, size = Batches(x, y, 8 if broken else 9), None
     trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.adamw(lr=0.01), average=tl.optim.ema(0.9),
                          clip_norm=0.5, doctor=False, process_timeout=timeout)
-    return tl.Recipe(trainer, data, (x, y), epochs=epochs, batch_size=size, seed=1, observers=[watch])
+    return tl.Recipe(trainer, data, (x, y), epochs=3, batch_size=size, seed=1, observers=[watch])
 
 
 class Batches:
     def __init__(self, x, y, number): self.x, self.y, self.number = x, y, number
-    def __iter__(self): return ((self.x[10 * i : 10 * i + 10], self.y[10 * i : 10 * i + 10]) for i in range(self.number))
+    def __iter__(self): return iter([(self.x[i : i + 10], self.y[i : i + 10]) for i in range(0, 10 * self.number, 10)])
 '''
 
 SCRIPT = """
@@ -107,6 +107,7 @@ def broken(tmp_path: Path, environments: Callable[[int], list[Mapping[str, str]]
         finally:
             for process in started:
                 process.kill()
+                process.communicate()
         return Ended([process.returncode for process in started], told)
 
     return broken
@@ -126,14 +127,16 @@ def test_an_exception_in_a_step_is_the_business_of_its_process(broken: Broken, t
     ended = broken("forward")
     assert ended.codes == [1, 1]
     assert ended.told[0] == ""  # it has nothing to say
-    assert "ValueError: broken in forward" in ended.told[1] and "in process 1 of 2" in ended.told[1]
+    assert "ValueError: broken in forward" in ended.told[1]
+    assert "in process 1 of 2" in ended.told[1]
     assert "process 1 has failed: ValueError: broken in forward" in (tmp_path / "run" / "run.json").read_text()
     assert saved_steps(tmp_path) == [0]  # what process 0 had in the middle of a step is not exact
 
 
 def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken, tmp_path: Path) -> None:
     ended = broken("observer")
-    assert ended.codes == [1, 1] and ended.told[0] == ""
+    assert ended.codes == [1, 1]
+    assert ended.told[0] == ""
     assert "KeyError: 'broken observer'" in ended.told[1]
     assert saved_steps(tmp_path) == [0, 7]
     manifest = (tmp_path / "run" / "checkpoints" / "step-00000007" / "manifest.json").read_text()
@@ -142,14 +145,17 @@ def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken,
 
 def test_nan_on_one_process_is_its_own_to_explain(broken: Broken) -> None:
     ended = broken("nan")
-    assert ended.codes == [1, 1] and ended.told[0] == ""
-    assert "NonFiniteError" in ended.told[1] and "(process 1 of 2)" in ended.told[1]
+    assert ended.codes == [1, 1]
+    assert ended.told[0] == ""
+    assert "NonFiniteError" in ended.told[1]
+    assert "(process 1 of 2)" in ended.told[1]
 
 
 @pytest.mark.slow
 def test_a_process_that_leaves_is_said(broken: Broken) -> None:
     ended = broken("exit")
-    assert ended.codes == [1, 5] and ended.told[0] == ""
+    assert ended.codes == [1, 5]
+    assert ended.told[0] == ""
     assert "process 1 of 2 has left by SystemExit: 5" in ended.told[1]
 
 
@@ -166,8 +172,10 @@ def test_a_process_that_was_killed_ends_the_others(broken: Broken, tmp_path: Pat
 def test_a_process_that_hangs_is_named_with_its_line(broken: Broken) -> None:
     ended = broken("loop", timeout=2)
     assert ended.codes == [1, 1]
-    assert "process 1 of 2 hangs after step 6, at forward (" in ended.told[0] and "mine.py:" in ended.told[0]
-    assert "all its threads" in ended.told[1] and "mine.py" in ended.told[1]  # its own stack
+    assert "process 1 of 2 hangs after step 6, at forward (" in ended.told[0]
+    assert "mine.py:" in ended.told[0]
+    assert "all its threads" in ended.told[1]
+    assert "mine.py" in ended.told[1]
 
 
 @pytest.mark.slow
@@ -196,14 +204,16 @@ def test_other_data_on_one_process_is_found_before_the_first_step(broken: Broken
 @pytest.mark.slow
 def test_another_model_on_one_process_is_found_before_the_first_step(broken: Broken) -> None:
     told = "".join(broken("model").told)
-    assert told.count("the weight 4.weight is torch.float32 (3, 16) on process 0; torch.float32 (4, 16) on process") == 1
+    assert (
+        told.count("the weight 4.weight is torch.float32 (3, 16) on process 0; torch.float32 (4, 16) on process") == 1
+    )
 
 
 def test_fewer_batches_on_one_process_are_found(broken: Broken) -> None:
     ended = broken("fewer")
     told = "".join(ended.told)
     assert ended.codes == [1, 1]
-    assert told.count("process 0 is in a step; process 1 is at the end of its batches") >= 1
+    assert "process 1 is at the end of its batches" in told
 
 
 def test_a_process_alone_compares_itself_with_nobody() -> None:
@@ -219,6 +229,7 @@ def test_a_process_alone_compares_itself_with_nobody() -> None:
     [
         "[…/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 4000ms for recv",
         "Connection reset by peer",
+        "Application timeout caused pair closure",
         "NCCL communicator was aborted",
     ],
 )
@@ -229,14 +240,17 @@ def test_an_error_of_the_network_is_known_by_its_text(text: str) -> None:
 # --- saved on two processes, gone on with on another number of them -------------------------------------------------
 
 GOES_ON = """
-import os, sys, torch, mine, trueloop as tl
-saved, out, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
+import contextlib, os, signal, sys, torch, mine, trueloop as tl
+saved, out, asked_after = sys.argv[1], sys.argv[2], int(sys.argv[3])
 recipe = mine.recipe(wide=True)
 losses = {}
 def note(event):
     if isinstance(event, tl.StepEnded): losses[event.step] = float(event.loss)
-recipe.trainer.fit(recipe.train, recipe.val, steps=steps, batch_size=12, seed=1, out=out, resume="auto",
-                   observers=[note], progress=False)
+    if isinstance(event, tl.StepEnded) and event.step == asked_after and os.environ.get("RANK") == "1":
+        signal.raise_signal(signal.SIGTERM)
+with contextlib.suppress(tl.errors.Preempted):
+    recipe.trainer.fit(recipe.train, recipe.val, steps=24, batch_size=12, seed=1, out=out, resume="auto",
+                       observers=[note], progress=False)
 if os.environ.get("RANK", "0") == "0":
     torch.save((torch.cat([p.detach().flatten() for p in recipe.trainer.model.parameters()]),
                 torch.cat([p.detach().flatten() for p in recipe.trainer.averaged.parameters()]), losses), saved)
@@ -245,31 +259,34 @@ if os.environ.get("RANK", "0") == "0":
 
 @pytest.fixture(scope="module")
 def curves(launch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Trains on so many processes; the run may have been begun already, in its folder."""
+    """Trains on so many processes, each run once; it may have been begun already, in its folder."""
     folder = tmp_path_factory.mktemp("goes on")
     (folder / "mine.py").write_text(MINE)
     script = f"import sys; sys.path.insert(0, {str(folder)!r})" + GOES_ON
 
-    def curves(run: str, processes: int, steps: int) -> Any:
+    @cache
+    def curves(run: str, processes: int) -> Any:
         if run.startswith("from two") and not (folder / run).exists():
             if not (folder / "two").exists():
-                launch(script, 2, str(folder / "two"), "13")  # in the middle of the second epoch
+                launch(
+                    script, 2, str(folder / "two"), "13"
+                )  # SIGTERM in the middle of the second epoch, to process 1 alone
             shutil.copytree(folder / "two", folder / run)
-        return launch(script, processes, str(folder / run), str(steps))
+        return launch(script, processes, str(folder / run), "0")
 
     return curves
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_saved_on_two_processes_goes_on_along_its_curve(curves: Callable[..., Any], processes: int) -> None:
-    weights, average, losses = curves(f"from two on {processes}", processes, 24)
-    whole, whole_average, whole_losses = curves(f"unbroken for {processes}", 2, 24)
+    weights, average, losses = curves(f"from two on {processes}", processes)
+    whole, whole_average, whole_losses = curves("unbroken", 2)
     assert list(losses) == list(range(14, 25))
-    close = {"rtol": 0.0, "atol": 0.0 if processes == 2 else 1e-10}
-    torch.testing.assert_close(weights, whole, **close)
-    torch.testing.assert_close(average, whole_average, **close)
+    most = 0.0 if processes == 2 else 1e-10  # the bits, for the same number
+    torch.testing.assert_close(weights, whole, rtol=0.0, atol=most)
+    torch.testing.assert_close(average, whole_average, rtol=0.0, atol=most)
     for step, loss in losses.items():
-        assert abs(loss - whole_losses[step]) <= close["atol"]
+        assert abs(loss - whole_losses[step]) <= most
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -277,7 +294,8 @@ def test_a_run_saved_on_two_processes_goes_on_along_its_curve(curves: Callable[.
 
 def test_the_launcher_takes_its_flags_and_leaves_the_others() -> None:
     flags, taken = taken_from(["--processes=3", "--lr", "0.1", "--restarts", "2"])
-    assert flags == ["--lr", "0.1"] and taken == {"processes": 3, "restarts": 2}
+    assert flags == ["--lr", "0.1"]
+    assert taken == {"processes": 3, "restarts": 2}
     with pytest.raises(ArgumentError, match="expected --processes of at least 1, got 0"):
         taken_from(["--processes", "0"])
 

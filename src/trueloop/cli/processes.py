@@ -68,7 +68,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int = 0) -> int:
     Returns:
         The exit code: theirs if they agree, 75 if they were asked to end and have saved.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -88,6 +88,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int = 0) -> int:
                 max_restarts=0,  # torch's own would also try again what is a mistake of the user's
                 monitor_interval=0.2,
                 shutdown_timeout=SHUTDOWN_SECONDS,
+                logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # no folder is left in /tmp
             )
             try:
                 elastic_launch(config, sys.executable)("-m", "trueloop", *arguments)

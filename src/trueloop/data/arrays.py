@@ -81,7 +81,9 @@ class ArrayFeed:
             yield from _gathered(self.arrays, rows[self._part.rank :: self._part.of])
             return
         own = [one[self._part.rows(len(one))] for one in rows]
-        gathered = _gathered(self.arrays, [part if len(part) else one for part, one in zip(own, rows, strict=True)])
+        gathered = _gathered(
+            self.arrays, tuple(part if len(part) else one for part, one in zip(own, rows, strict=True))
+        )
         for part, batch in zip(own, gathered, strict=True):
             yield batch if len(part) else Idle(batch)
 

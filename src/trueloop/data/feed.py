@@ -11,7 +11,7 @@ from trueloop.data.arrays import ArrayFeed, is_arrays
 from trueloop.data.given import LoaderFeed
 from trueloop.data.loader import WorkerFeed
 from trueloop.data.nested import leaves
-from trueloop.data.part import WHOLE, Part, sliced
+from trueloop.data.part import WHOLE, Part
 from trueloop.data.stream import StreamFeed
 from trueloop.errors import ArgumentError, DataError
 
@@ -99,8 +99,8 @@ def feed(
         workers: processes that make samples; 0 makes them in this one. Arrays and given loaders take no notice.
         worker_timeout: seconds to wait for one batch before its worker counts as hanging.
         drop_last: leave out a last batch that is short.
-        part: of each batch, what is this process's. Samples in memory and of a dataset are made for it alone; loaders
-            and streams are read whole by every process, and cut.
+        part: of each batch, what is this process's: only those samples are made. Loaders and streams, which have no
+            index, are read whole (``parallel.reading`` cuts them).
 
     Raises:
         ArgumentError: a batch size below 1, missing, or given for a loader that has its own; workers below 0;
@@ -121,46 +121,6 @@ def feed(
             f"than batch_size={batch_size}; pass drop_last=False or a smaller batch_size"
         )
     return chosen
-
-
-class CutFeed:
-    """A feed of which each process takes its part of every batch, and drops the rest.
-
-    Args:
-        whole: read by every process alike.
-        part: this process's.
-    """
-
-    def __init__(self, whole: Feed, part: Part) -> None:
-        self._whole, self._part = whole, part
-        self.samples, self.batch_size, self.batches = whole.samples, whole.batch_size, whole.batches
-        self.shuffled, self.resumes = whole.shuffled, whole.resumes
-        self.reason = f"{whole.reason}; each of {part.of} processes reads all of it, and keeps its part of each batch"
-
-    @property
-    def inexact(self) -> str | None:
-        return self._whole.inexact
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """This process's parts."""
-        return sliced(self._whole.epoch(number, start), self._part)
-
-    def close(self) -> None:
-        """Ends what is read."""
-        self._whole.close()
-
-    def state(self) -> dict[str, Any]:
-        """Of what is read: the same on every process."""
-        return self._whole.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from it."""
-        self._whole.load_state(state)
-
-
-def cut_feed(whole: Feed, part: Part) -> Feed:
-    """A feed's part, where there is more than one."""
-    return whole if part.of == 1 else CutFeed(whole, part)
 
 
 def batch_size_for(data: Any, given: int | None, default: int) -> int | None:
@@ -188,17 +148,16 @@ def _choose(
     part: Part,
 ) -> Feed:
     if isinstance(data, DataLoader):
-        return cut_feed(LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout), part)
+        return LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout)
     if is_arrays(data):
         size = _needed(batch_size, data)
         return ArrayFeed(data, batch_size=size, seed=seed, shuffle=shuffle, drop_last=drop_last, part=part)
     _refuse(data)
     if isinstance(data, IterableDataset):
         size = _needed(batch_size, data)
-        stream = StreamFeed(
+        return StreamFeed(
             data, batch_size=size, seed=seed, workers=workers, worker_timeout=worker_timeout, drop_last=drop_last
         )
-        return cut_feed(stream, part)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if indexed and not (isinstance(data, (list, tuple)) and batch_size is None):
         return WorkerFeed(
@@ -211,7 +170,7 @@ def _choose(
             drop_last=drop_last,
             part=part,
         )
-    return cut_feed(LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout), part)
+    return LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout)
 
 
 def _check(batch_size: int | None, workers: int, worker_timeout: float) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, MutableMapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from trueloop.data.device import batch_length
 from trueloop.data.nested import mapped
+from trueloop.errors import DataError
 
 
 class Part(NamedTuple):
@@ -59,7 +62,7 @@ class Idle:
 
 
 def sliced(batches: Iterable[Any], part: Part) -> Iterator[Any]:
-    """The part of each batch: of every tensor, array and list in it that is as long as the batch.
+    """The part of each batch: of every tensor, array and list of plain values in it that is as long as the batch.
 
     Example:
         >>> import torch
@@ -84,12 +87,29 @@ def cut(batch: Any, rows: slice, samples: int) -> Any:
         >>> import torch
         >>> cut({"x": torch.arange(3), "scale": 2.0}, slice(1, 3), 3)
         {'x': tensor([1, 2]), 'scale': 2.0}
+
+    Raises:
+        DataError: a part cannot be had.
     """
 
+    if isinstance(batch, (list, tuple)) and len(batch) == samples and all(isinstance(item, _PLAIN) for item in batch):
+        return batch[rows]  # names, say: what is a list of tensors is a list of columns
+    if isinstance(batch, list) or type(batch) is tuple:
+        return type(batch)(cut(item, rows, samples) for item in batch)
+    if isinstance(batch, MutableMapping):  # a tokenizer's output as well
+        part = copy.copy(batch)
+        part.update({key: cut(value, rows, samples) for key, value in batch.items()})
+        return part
+
     def part_of(leaf: Any) -> Any:
+        if isinstance(leaf, PackedSequence):
+            raise DataError("a PackedSequence cannot be shared out to several processes; pack it in the model")
         if isinstance(leaf, Tensor):
             return leaf[rows] if leaf.ndim and leaf.shape[0] == samples else leaf
         shape = getattr(leaf, "shape", None)
         return leaf[rows] if shape and shape[0] == samples else leaf
 
     return mapped(part_of, batch)
+
+
+_PLAIN = (str, bytes, int, float, type(None))

@@ -48,13 +48,13 @@ def users_lines(file: str | None) -> list[str]:
     """All lines of the user's own files, without their comments.
 
     Args:
-        file: one that is the user's, though it may be no module (a notebook's cell).
+        file: one of them; where it is no file (a notebook's cell), it is all.
     """
-    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    files = {one for one in modules if isinstance(one, str) and one.endswith(".py") and is_users(one)}
-    lines = [line for one in files if Path(one).is_file() for line in linecache.getlines(one)]
-    lines += [] if file is None or file in files else linecache.getlines(file)
-    return [line.partition("#")[0] for line in lines]
+    files = {file} if file is not None else set()
+    if file is None or Path(file).is_file():
+        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        files |= {one for one in modules if isinstance(one, str) and one.endswith(".py") and is_users(one)}
+    return [line.partition("#")[0] for one in sorted(files) for line in linecache.getlines(one)]
 
 
 def _put(key: str, word: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,9 @@ def counts(leaf: Tensor) -> bool:
 
 
 def figure(parameter: Tensor) -> float:
-    """A number that changes when the values do.
+    """A number that changes when the values do; not even equal to itself where they were freed.
+
+    FSDP2 gathers weights for a pass and frees them after it: the backward reaches those, the optimizer holds others.
 
     Example:
         >>> import torch
@@ -129,6 +132,8 @@ def figure(parameter: Tensor) -> float:
         >>> figure(weight) == before
         False
     """
+    if parameter.untyped_storage().nbytes() < parameter.numel() * parameter.element_size():  # reading it would crash
+        return math.nan
     flat = parameter.detach().reshape(-1)
     return float(flat.double().square().sum() + flat[: (flat.numel() + 1) // 2].double().sum())
 

@@ -73,7 +73,12 @@ def after_step(before: Before) -> Vitals:
 
 
 def _normed(tensor: Tensor) -> Tensor:
-    """The values in a type that torch can take norms of: float8 and whole numbers are not."""
-    values = tensor.detach()
+    """The values in a type that torch can take norms of: float8 and whole numbers are not.
+
+    Of a tensor that is cut up among processes (FSDP2), this one's part: to ask the others would have all of them wait.
+    """
+    values: Tensor = tensor.detach()
+    if hasattr(values, "to_local"):
+        values = values.to_local()
     has_norm = values.is_complex() or (values.is_floating_point() and values.element_size() > 1)
     return values if has_norm else values.float()

@@ -61,6 +61,7 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
 
 def _ended(events: Events, event: RunEnded, here: World, asked: Asked) -> Events:
     """The last event, each process's own: where another one was the cause, it says so."""
+    Standing.leaves = True
     cause: TrueloopError | None = None
     if event.status == "failed" and is_of_the_network(event.reason):
         cause = lost(here, event.reason)

@@ -7,6 +7,7 @@ one would take them: so losses, metrics and predictions are the same to the bit,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,8 @@ T = TypeVar("T")
 States = dict[str, dict[str, Any]]
 """Of a metric and those inside it, by their names: each one's states."""
 
+_NONE: Any = object()
+
 _FOLDED = {dim_zero_sum, dim_zero_cat, dim_zero_max, dim_zero_min}
 
 
@@ -32,8 +35,8 @@ def in_order(own: Sequence[T]) -> list[T]:
         >>> in_order(["of batch 0", "of batch 1"])
         ['of batch 0', 'of batch 1']
     """
-    hands = gathered(list(own))
-    return [hands[batch % len(hands)][batch // len(hands)] for batch in range(sum(map(len, hands)))]
+    turns = zip_longest(*gathered(list(own)), fillvalue=_NONE)
+    return [batch for turn in turns for batch in turn if batch is not _NONE]
 
 
 def same_buffers(model: nn.Module) -> None:
@@ -100,7 +103,9 @@ def _folded(values: Sequence[Any], reduction: object) -> Any:
         return [part for value in values for part in value]
     if reduction is dim_zero_cat:
         return torch.cat([value.reshape(-1) if value.ndim == 0 else value for value in values])
-    combine = {dim_zero_sum: torch.add, dim_zero_max: torch.maximum, dim_zero_min: torch.minimum}[reduction]  # type: ignore[index]
+    combine: Any = torch.maximum if reduction is dim_zero_max else torch.minimum
+    if reduction is dim_zero_sum:
+        combine = torch.add
     total: Tensor = values[0]
     for value in values[1:]:  # one after the other, as updates do
         total = combine(total, value)

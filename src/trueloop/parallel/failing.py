@@ -17,7 +17,7 @@ from torch import distributed
 
 from trueloop.errors import PeerError, Preempted, ProcessError, TrueloopError
 from trueloop.parallel.reduce import of_the_first
-from trueloop.parallel.waiting import Failure, claim, leaving_word, told, who_hangs
+from trueloop.parallel.waiting import Failure, Standing, claim, leaving_word, told, who_hangs
 from trueloop.parallel.world import World, world
 
 T = TypeVar("T")
@@ -65,21 +65,23 @@ def told_once(here: World) -> Iterator[None]:
         yield
         return
     _show_no_peers_error()
-    with leaving_word(here) as word, warnings.catch_warnings():
+    with leaving_word(here), warnings.catch_warnings():
         if not here.first:
             warnings.simplefilter("ignore")
         try:
             yield
         except PeerError:
-            word.leaves = True
+            Standing.leaves = True
             _wait_until_told()
             raise
         except (Preempted, KeyboardInterrupt):
-            word.leaves = True
+            Standing.leaves = True
             raise
         except BaseException as error:
-            word.leaves = True
+            Standing.leaves = True
             known = named(here, error)
+            if not isinstance(known, PeerError):
+                _end_in_peace()
             if known is not error:
                 raise known from None
             raise
@@ -101,7 +103,6 @@ def named(here: World, error: BaseException) -> BaseException:
     if first != own:
         return PeerError(first.text)
     setattr(error, _NUMBERED, True)
-    _end_in_peace()
     number = f"process {here.rank} of {here.size}"
     if isinstance(error, TrueloopError):
         error.args = (f"{error} ({number})", *error.args[1:])
@@ -130,6 +131,9 @@ def lost(here: World, text: str) -> TrueloopError:
     if first is not None:
         return PeerError(first.text)
     gone = f"process {here.rank} waited for another process, which is gone: killed, or out of memory"
+    first = claim(here, Failure(here.rank, gone))  # nobody else is going to
+    if first.by != here.rank:
+        return PeerError(first.text)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # the launcher knows which one, and says so
         return PeerError(gone)
     error = ProcessError(f"{gone} ({text})")
@@ -144,7 +148,7 @@ def is_of_the_network(text: str) -> bool:
         >>> is_of_the_network("[…/gloo/transport/tcp/pair.cc:553] Connection closed by peer"), is_of_the_network("no")
         (True, False)
     """
-    return any(word in text for word in ("gloo", "Connection closed", "Connection reset", "NCCL"))
+    return any(word in text for word in ("gloo", _LATE, "Connection closed", "Connection reset", "NCCL"))
 
 
 def tells(error: BaseException) -> bool:
@@ -164,7 +168,7 @@ def _wait_until_told() -> None:
 
 
 def _end_in_peace() -> None:
-    """A process that is about to tell its error does not end by the SIGTERM that torchrun sends when another is gone."""
+    """A process that is about to tell its error does not end by torchrun's SIGTERM, when another is gone."""
     main = threading.current_thread() is threading.main_thread()
     if main and "TORCHELASTIC_RUN_ID" in os.environ and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -174,6 +178,8 @@ def _timed_out(text: str) -> str | None:
     """How long a process has waited, in words; None if it was not the time that ended it."""
     _, found, rest = text.partition("Timed out waiting ")
     milliseconds = rest.partition("ms")[0]
+    if _LATE in text:
+        return "too long"
     return f"{int(milliseconds) / 1000:g} s" if found and milliseconds.isdecimal() else None
 
 
@@ -192,6 +198,9 @@ def _hook(kind: type[BaseException], error: BaseException, traceback: TracebackT
 
 
 _shown: list[Callable[[type[BaseException], BaseException, TracebackType | None], object]] = []
+
+_LATE = "Application timeout"
+"""What gloo says where another exchange of the same two processes was the one that took too long."""
 
 _PATIENCE_SECONDS = 10
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trueloop.errors import DataError
+from trueloop.parallel.waiting import places_of_all
 from trueloop.parallel.world import world
 
 _WIDTH = 6
@@ -57,7 +58,7 @@ def summing(values: Sequence[float], at: str = "in a step") -> Callable[[], list
         codes, squares, *found = total.tolist()
         size = world().size
         if codes != size * code or squares != size * code * code:
-            places = "; ".join(f"process {rank} is {place}" for rank, place in enumerate(gathered(at)))
+            places = "; ".join(f"process {rank} is {place}" for rank, place in enumerate(places_of_all(world(), at)))
             raise DataError(f"every process must have as many batches as the others, and take as many steps: {places}")
         return found[: len(values)]
 
@@ -98,7 +99,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
         flat = torch.cat([part.reshape(-1) for part in parts])
         distributed.all_reduce(flat)
-        totals = flat.split([part.numel() for part in parts])
+        totals = torch.split(flat, [part.numel() for part in parts])
         anywhere = torch.tensor([float(parameter.grad is not None) for parameter in alike])
         distributed.all_reduce(anywhere)
         for parameter, part, total, is_there in zip(alike, parts, totals, anywhere.tolist(), strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed._composable import checkpoint
+from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -71,23 +71,16 @@ def shard(model: nn.Module, how: FSDP, device: torch.device, *, copies: bool = F
             if how.checkpoint_activations and module is not model and not isinstance(module, _BatchNorm):
                 checkpoint(module)
             _shard(module, how, mesh, whole=module is model)
-    for module in _sharded(model):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)
+    for one in _sharded(model):
+        one.set_gradient_divide_factor(1.0)
+        one.set_force_sum_reduction_for_comms(True)
     model.register_forward_hook(_free_at_rest)
+    for parameter in model.parameters():
+        if parameter.requires_grad and isinstance(parameter, DTensor):
+            parameter.register_hook(partial(_in_its_parts, parameter.device_mesh, parameter.placements))  # type: ignore[no-untyped-call]
     if bare is not None:
         # fully_shard forbids copies: a copy's hooks would be those of the model itself.
         model.__deepcopy__ = partial(_copied, model, bare, how, mesh)  # type: ignore[assignment]
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether a model was cut up.
-
-    Example:
-        >>> is_sharded(nn.Linear(1, 1))
-        False
-    """
-    return isinstance(model, FSDPModule)
 
 
 class Sharded:
@@ -178,6 +171,11 @@ def _shard(module: nn.Module, how: FSDP, mesh: DeviceMesh, *, whole: bool) -> No
 
 def _sharded(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def _in_its_parts(mesh: DeviceMesh, placements: Any, gradient: Any) -> Any:
+    """A penalty's gradient, which DTensor computes whole where a weight has fewer rows than there are processes."""
+    return gradient.redistribute(mesh, placements)
 
 
 def _free_at_rest(model: nn.Module, inputs: Any, output: Any) -> None:

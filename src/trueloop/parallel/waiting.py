@@ -26,6 +26,8 @@ from trueloop.parallel.world import World
 
 BEAT_SECONDS = 1.0
 STALE_BEATS = 4
+PATIENCE_SECONDS = 5.0
+"""So long a process waits for the words of one that may be on its way."""
 GRACE_SECONDS = 20.0
 """So long a process may go on by itself when another one has failed: torchrun kills it after 30."""
 
@@ -48,9 +50,15 @@ class Failure(NamedTuple):
 
 
 class Standing:
-    """Where this process stands, as far as its run knows: set after each event."""
+    """Where this process stands, as far as its run knows.
+
+    Attributes:
+        at: after which event.
+        leaves: its run is over, and it ends by itself, be it that it saves first.
+    """
 
     at = "before its first step"
+    leaves = False
 
 
 def claim(here: World, failure: Failure) -> Failure:
@@ -79,6 +87,25 @@ def told() -> Failure | None:
     return None
 
 
+def places_of_all(here: World, own: str) -> list[str]:
+    """Where each process stands, where they do not stand at one place: by the store, since no exchange would fit.
+
+    Args:
+        here: this process.
+        own: its place.
+    """
+    store, places = _store(), ["elsewhere"] * here.size
+    store.set(f"{_key(here.rank)}/place", own)
+    until = time.monotonic() + PATIENCE_SECONDS
+    left = set(range(here.size))
+    while left and time.monotonic() < until:
+        for rank in [rank for rank in left if store.check([f"{_key(rank)}/place"])]:
+            places[rank] = store.get(f"{_key(rank)}/place").decode()
+            left.remove(rank)
+        time.sleep(0.05)
+    return places
+
+
 def who_hangs(here: World, waited: str) -> Failure:
     """Who keeps the others waiting, by the words that all have left.
 
@@ -100,26 +127,22 @@ def who_hangs(here: World, waited: str) -> Failure:
 
 
 @contextlib.contextmanager
-def leaving_word(here: World) -> Iterator[_Beats]:
+def leaving_word(here: World) -> Iterator[None]:
     """Inside, this process leaves word of itself, and ends if it hangs and another one has found it out."""
+    Standing.at, Standing.leaves = "before its first step", False
     beats = _Beats(here)
     beats.start()
     try:
-        yield beats
+        yield
     finally:
         beats.stop()
 
 
 class _Beats(threading.Thread):
-    """Leaves word of the main thread, and looks whether another process has failed.
-
-    Attributes:
-        leaves: this process knows that the run is over, and is about to end by itself.
-    """
+    """Leaves word of the main thread, and looks whether another process has failed."""
 
     def __init__(self, here: World) -> None:
         super().__init__(name="trueloop word to the others", daemon=True)
-        self.leaves = False
         self._here, self._watched = here, threading.get_ident()
         self._over = threading.Event()
         self._parent = os.getppid()
@@ -137,7 +160,7 @@ class _Beats(threading.Thread):
                 failed = True
             if failed and self._failed_at is None:
                 self._failed_at = time.monotonic()
-            if self._failed_at is not None and not self.leaves and not self._over.is_set():
+            if self._failed_at is not None and not Standing.leaves and not self._over.is_set():
                 self._end_if_hanging(time.monotonic() - self._failed_at)
             if os.getppid() != self._parent and "TORCHELASTIC_RUN_ID" in os.environ:
                 self._parent = os.getppid()

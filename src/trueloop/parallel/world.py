@@ -72,8 +72,11 @@ def _join() -> None:
     """Gloo carries what is on the CPU, also between processes that have GPUs: what is agreed on waits for no device."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if _meets_the_dead() and os.environ.get("GROUP_WORLD_SIZE") == "1":
-        store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
-        store = distributed.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        store = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     else:
         if _meets_the_dead() and os.environ["RANK"] == "0":
