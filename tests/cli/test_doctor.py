@@ -109,6 +109,36 @@ def test_what_cannot_be_heard_is_read(tmp_path: Path) -> None:
     assert "unused-ignore" not in {name for name, _ in _findings(ended)}
 
 
+def test_code_that_is_read_need_not_have_run(tmp_path: Path) -> None:
+    never = "def old(loss, opt):\n    opt.zero_grad()\n    opt.step()\n    loss.backward()\n"
+    own = "import torch\ndef load(file):\n    return torch.load(file, weights_only=False)\n"
+    (tmp_path / "own.py").write_text(own + never)
+    (tmp_path / "train.py").write_text(CHOSEN_ON_TEST.replace("import torch", "import torch, own", 1))
+    findings = json.loads(doctor("--format=json", "train.py", folder=tmp_path).stdout)["findings"]
+    levels = {(finding["name"], Path(finding["file"]).name): finding["level"] for finding in findings}
+    assert levels["selected-on-test", "train.py"] == "warning"
+    assert levels["unsafe-load", "own.py"] == "note"
+    told = next(finding for finding in findings if finding["name"] == "unsafe-load")
+    assert told["evidence"][-1].startswith("read in the text")
+    assert {level for (_, file), level in levels.items() if file == "own.py"} == {"note"}
+
+
+def test_what_is_not_asked_for_explains_nothing(tmp_path: Path) -> None:
+    script = SCRIPT.replace("lr=0.001", "lr=0.0")
+    (tmp_path / "train.py").write_text(script)
+    both = json.loads(doctor("--format=json", "train.py", folder=tmp_path).stdout)["findings"]
+    (explained,) = next(finding["explains"] for finding in both if finding["name"] == "missing-zero-grad")
+    ended = doctor("--format=json", f"--select={explained}", "train.py", folder=tmp_path)
+    assert [name for name, _ in _findings(ended)] == [explained]
+
+
+def test_a_notebook_is_no_script(tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text('{"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}')
+    ended = doctor("a.ipynb", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "expected a script to run, got a notebook: trueloop check reads it" in ended.stderr
+
+
 def test_what_could_be_heard_is_not_read(script: Path) -> None:
     script.write_text(SCRIPT)
     assert [finding.name for finding in by_reading([str(script)], judged=()).findings] == ["missing-zero-grad"]

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import runpy
 import signal
 import sys
@@ -29,8 +30,10 @@ EVERY = 24
 """In the ordinary suite; `make proof` runs them all."""
 SECONDS = 200
 
-TIMED = ("sync-every-step", "loader-bound", "slow-settings", "seconds")
-"""In the name of a script whose words are times."""
+TIMED = ("sync-every-step", "loader-bound", "slow-settings", "seconds", "profile")
+"""In the name of a script whose words are times, or counts of a profiler's."""
+_TIME = re.compile(r"[\d.,]+ (s|ms|samples/s)\b")
+"""How a time is written by scripts that say it beside other things."""
 
 
 def scripts() -> list[Any]:
@@ -107,7 +110,7 @@ def traced(path: Path, folder: Path, *, heard: bool) -> dict[str, Any]:
         "weights": digest.hexdigest(),
         "random": drawn.hexdigest(),
         "error": error,
-        "out": out.getvalue().replace(str(folder), ""),
+        "out": _TIME.sub("", out.getvalue().replace(str(folder), "")),
     }
 
 

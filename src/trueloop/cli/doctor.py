@@ -64,6 +64,12 @@ def run(arguments: Sequence[str]) -> int:
         script = Script(given.module[0], tuple(given.module[1:]), is_module=True)
     elif given.script:
         script = Script(given.script[0], tuple(given.script[1:]))
+        if script.name.endswith(".ipynb"):
+            raise ArgumentError(
+                "expected a script to run, got a notebook: trueloop check reads it; in one of its cells, `with "
+                "trueloop.doctor.listen.listening():` listens",
+                file=script.name,
+            )
         if os.path.isdir(script.name) and not os.path.isfile(os.path.join(script.name, "__main__.py")):
             raise ArgumentError(
                 "expected a script to run, got a folder without a __main__.py: name the file in it", file=script.name
@@ -107,20 +113,21 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     trace, over = ran.trace, ran.exit is not None
     children = [one for one in ran.children() if one.trains]
     steps = max([0 if trace is None else trace.step, *(one.steps for one in children)])
-    findings = together(() if trace is None else trace.findings, children, alone=trace is None or not trace.passes)
-    listened = {rule.name for rule in trace.rules} if trace is not None else set()
+    heard = () if trace is None else trace.every_finding or trace.findings
+    wanted = [finding for finding in heard if finding.name in speak]  # what is not asked for explains nothing
+    findings = together(wanted, children, alone=trace is None or not trace.passes)
     complete = over and not ran.failed and ran.stopped is None and trace is not None and steps > 0
-    judged = {one.name for one in findings}
+    judged = {one.name for one in heard}
     if trace is not None and steps:
         judged |= {rule.name for rule in trace.rules if _asked(rule.passed)}
-    read = by_reading(ran.files if over else (), judged)
-    if read.findings:
-        findings = nearest_to_the_cause([*findings, *read.findings])
+    read = by_reading(ran.files if over else (), judged, trained=steps > 0)
+    if those := [finding for finding in read.findings if finding.name in speak]:
+        findings = nearest_to_the_cause([*findings, *those])
     left, back = suppress.apply(
         findings,
         ran.files if over else (),
         known=codes(),
-        judged=listened & speak if complete else (),
+        judged=speak if complete else (),
         also=read_in,
     )
     passed, unseen = [], [Sentence(None, note) for note in ran.notes]

@@ -130,6 +130,7 @@ class Ear:
         settle(trace, last=True)
         trace.tell(Ended(error))
         self.take_out()
+        trace.every_finding = trace.findings
         trace.findings = nearest_to_the_cause(trace.findings)
 
     def take_out(self) -> None:

@@ -160,6 +160,7 @@ class Trace:
         self.answers: dict[Any, Any] = {}
         """What one rule found out at some cost and another may want to know; by the question."""
         self.findings: list[Finding] = []
+        self.every_finding: list[Finding] = []  # at the end: also those that another one explains
         self.silenced: list[str] = []
         """Rules that raised, with what they raised: a defect of ours, which must not become the script's."""
         self.notes: list[str] = []

@@ -239,6 +239,13 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "of a model that is handed in, and nothing calls it": """
+        import torch
+        from torch import nn
+        def finetune(net, loader):
+            for x, y in loader:
+                nn.functional.cross_entropy(net(x).softmax(1), y).backward()
+    """,
     "written out, and the criterion is a closure": """
         import torch
         from torch import nn

@@ -345,6 +345,8 @@ def _of_unknown(
         return Unknown(name, of, name, (of,))
     if name == "scale" and len(args) == 1:
         return Unknown("scale", of, "scale", args)
+    if of.via == "call" and name in ("softmax", "log_softmax") and _names_dimension(args, kwargs):
+        return result(m, name, (of, *args), kwargs, node)  # of what a model gives, and not of a module of functions
     if name in ("unscale_",) and args:
         m.tell(Unscaled(node, m.at, of, args[0]))
         return Constant(None)
@@ -359,6 +361,11 @@ def _of_unknown(
         asked = callee is not None and "asked" in callee.attrs
         m.tell(Called(node, m.at, target, args, made, training, None, asked, m.state["grad"]))
     return made
+
+
+def _names_dimension(args: Args, kwargs: Kwargs) -> bool:
+    given = args[0] if len(args) == 1 and not kwargs else kwargs.get("dim") if len(kwargs) == 1 and not args else None
+    return isinstance(given, Constant) and type(given.value) is int
 
 
 def _reads(of: Unknown) -> bool:

@@ -26,6 +26,7 @@ from trueloop.doctor.source.ways import Run
 FUEL = 40  # steps for each line, and at least
 LEAST = 20_000
 ONE_RUN = 8_000  # of them for one way into the file; a training script of a hundred lines takes a thousand
+EACH_LINE = 20  # … or so many for each line, if that is more: a long file may train many times
 
 
 @dataclass
@@ -198,7 +199,7 @@ def _run(
     first = not program.runs
     m.loops, m.calls, m.branches, m.ways, m.inside, m.silent = (), (), (), [], 0, 0
     m.state["grad"] = True
-    given = m.fuel = min(ONE_RUN, tank.left)
+    given = m.fuel = min(max(ONE_RUN, EACH_LINE * len(program.unit.lines)), tank.left)
     complete = False
     try:
         go()

@@ -108,6 +108,8 @@ def statistics(reading: Reading, form: Format = "text") -> str:
             {"code": code, "name": name, "count": count, "fixable": name in fixable} for (code, name), count in rows
         ]
         return json.dumps(told, indent=2) + "\n"
+    if not rows:
+        return "trueloop check: nothing wrong was found\n"
     return "".join(
         f"{count:>5}  {code}  {name}{'  (has fixes)' if name in fixable else ''}\n" for (code, name), count in rows
     )
