@@ -334,8 +334,8 @@ def make_ritual(
 ) -> tuple[Ritual, Schedule | None, str, Latch | None]:
     """One optimizer's ritual for one run; its schedule, the schedule in words, and what watches losses on a device.
 
-    What does not look right is added to ``notes``. The seed is that of forward passes; None where they are not ours, in a
-    loop of the user's own.
+    What does not look right is added to ``notes``. The seed is that of forward passes; None where they are not ours, in
+    a loop of the user's own.
     """
     optimizer = setup.optimizers[name]
     wanted = setup.choices.schedule

@@ -169,7 +169,7 @@ class Trainer:
         check_count("accumulate", accumulate, hint="1 takes a step for each batch")
         check_positive("process_timeout", process_timeout, hint="None waits 600 seconds")
         if compare_every_steps is not None:
-            check_count("compare_every_steps", compare_every_steps, hint="None compares at evaluations and epochs' ends")
+            check_count("compare_every_steps", compare_every_steps, hint="None does so after evaluations")
         if metrics is not None and not hasattr(metrics, "items"):
             raise ArgumentError(f"metrics must be a dict of them by name, got {metrics!r}; write metrics={{'name': …}}")
         for name, metric in (metrics or {}).items():
@@ -569,8 +569,8 @@ class Trainer:
             **how: ``batch_size``, ``shuffle``, ``workers``, ``worker_timeout`` as for ``fit``; ``seed`` of the order.
 
         Where torchrun has started several processes, each gets its part of every batch; one for which a last batch has
-        no sample gets one of the others', and its ``update`` counts for nothing. What the loop's body draws from torch's
-        random numbers is each process's own.
+        no sample gets one of the others', and its ``update`` counts for nothing. What the loop's body draws from
+        torch's random numbers is each process's own.
         """
         self._last_run = None
         part = Part(self.setup.world.rank, self.setup.world.size)
@@ -580,8 +580,8 @@ class Trainer:
         """The ritual, from a loss on: zero, backward, unscale, clip, step, schedule.
 
         Args:
-            loss: a scalar with its graph: a mean over the batch. Where there are several processes, over this one's part
-                of it: the gradient is that of the mean over all parts.
+            loss: a scalar with its graph: a mean over the batch. Where there are several processes, over this one's
+                part of it: the gradient is that of the mean over all parts.
             count: what it is the mean over, if not the batch's samples (tokens); matters when accumulating.
             optimizer: which one, where there are several.
 
@@ -749,7 +749,8 @@ class Trainer:
             asked_for = {"epochs": epochs, "steps": steps, "seed": run_seed, "shuffle": source.shuffled}
             asked_for |= {"evaluate_every": evaluate_every, "evaluate_every_steps": evaluate_every_steps}
             data = {"data": source, "validation data": held_out}
-            about = {name: value for name, value in state.fingerprint(setup).items() if name not in ("threads", "numpy")}
+            about = state.fingerprint(setup)
+            del about["threads"], about["numpy"]
             check_alike({**asked_for, **state.sizes(data), **about}, setup.choices.model)
         ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
         watched = None if ritual.scheduler is None else ritual.scheduler.metric
@@ -859,7 +860,7 @@ class Trainer:
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
 
     def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches of an evaluation, of one model; as many on each process where they make forward passes together."""
+        """The batches of an evaluation, of one model; as many on each process where they must go through it together."""
         if not self.setup.world.alone:
             same_buffers(self.evaluated_model)
         if not self.setup.is_cut_up:
