@@ -860,7 +860,7 @@ class Trainer:
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
 
     def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches of an evaluation, of one model; as many on each process where they must go through it together."""
+        """The batches of an evaluation, of one model; as many on each process where all go through it together."""
         if not self.setup.world.alone:
             same_buffers(self.evaluated_model)
         if not self.setup.is_cut_up:

@@ -22,6 +22,30 @@ SECONDS = 240
 """More than any of these scripts takes, also on a machine that is busy: a hang is to be an error."""
 
 
+STARTS = {"launch", "environments", "tmp_path"}
+"""Whoever asks for one of these starts processes, which takes seconds."""
+SAMPLE = (
+    "test_curves.py::test_two_processes_give_the_bits_of_one_that_accumulates",
+    "test_evaluation.py::test_metrics_and_predictions_are_those_of_one_process_to_the_bit[2]",
+    "test_own_loop.py::test_two_processes_give_the_bits_of_one_that_accumulates",
+    "test_reading.py::test_a_distributed_sampler_has_shared_out_already",
+    "test_replicate.py::test_parameters_that_the_loss_leaves_out_are_named_before_the_step[never]",
+    "test_shard.py::test_two_processes_have_the_bits_of_one_that_accumulates",
+    "test_survive.py::test_an_exception_in_a_step_is_the_business_of_its_process",
+    "test_survive.py::test_a_run_saved_on_two_processes_goes_on_along_its_curve[2]",
+)
+"""Of those, the ordinary suite runs these; `make proof` runs them all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves to the proof what starts processes, but for a sample."""
+    here = Path(__file__).parent
+    for item in items:
+        starts = item.path.parent == here and STARTS.intersection(getattr(item, "fixturenames", ()))
+        if starts and not any(name in item.nodeid for name in SAMPLE):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Starts a script in so many processes, as torchrun does; 1 is a process that knows of no other.
