@@ -139,6 +139,7 @@ class _Loyal:
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self._then = then
+        self._parent = os.getpid()  # asked here: a worker whose parent dies before it begins would take init for it
 
     def __call__(self, worker: int) -> None:
         if _HAS_MASKS:
@@ -146,7 +147,7 @@ class _Loyal:
             signal.signal(signal.SIGTERM, lambda number, frame: None)
             signal.siginterrupt(signal.SIGTERM, False)  # libraries that read a file need not know of it
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            threading.Thread(target=_end_with, args=(os.getppid(),), name="end with the parent", daemon=True).start()
+            threading.Thread(target=_end_with, args=(self._parent,), name="end with the parent", daemon=True).start()
         if self._then is not None:
             self._then(worker)
 
