@@ -215,7 +215,7 @@ def test_a_worker_that_hangs_ends_when_its_parent_is_killed(tmp_path: Path) -> N
 ORPHAN = """
 import os, time
 from trueloop.data.watchdog import _Loyal
-loyal, parent = _Loyal(None), os.getpid()
+loyal, parent = _Loyal(None, os.getpid()), os.getpid()
 if os.fork():
     os._exit(0)
 while os.getppid() == parent:
