@@ -212,6 +212,26 @@ def test_a_worker_that_hangs_ends_when_its_parent_is_killed(tmp_path: Path) -> N
             raise
 
 
+ORPHAN = """
+import os, time
+from trueloop.data.watchdog import _Loyal
+loyal, parent = _Loyal(None, os.getpid()), os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == parent:
+    time.sleep(0.01)
+loyal(0)
+time.sleep(1e6)
+"""
+
+
+def test_a_worker_whose_parent_died_before_it_began_ends() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(trueloop.__file__).parents[1])}
+    command = [sys.executable, "-c", ORPHAN]
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=60)  # it has the pipe until its end
+    assert ended.stderr == b""
+
+
 class HoldsTheInterpreter(Dataset[Tensor]):
     """Hangs in C, so that no Python runs in the worker: neither a handler of signals nor another thread."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import trueloop
+from trueloop.doctor.by_reading import READ
 from trueloop.doctor.children import Heard, together
 from trueloop.doctor.findings import Finding, Place
 
@@ -99,6 +100,14 @@ def test_ranks_are_heard(tmp_path: Path, method: str) -> None:
 def test_ranks_are_judged(tmp_path: Path, what: dict[str, str], expected: list[str]) -> None:
     _, report = run(tmp_path, RANKS.format(method="fork", **what))
     assert grave(report) == expected
+
+
+def test_what_the_processes_have_judged_is_not_asked_of_the_text_again(tmp_path: Path) -> None:
+    stays_in_eval = RIGHT | {"validation": "model.eval()"}
+    _, report = run(tmp_path, RANKS.format(method="fork", **stays_in_eval))
+    told = [finding for finding in report["findings"] if finding["name"] == "training-in-eval-mode"]
+    assert [finding["level"] for finding in told] == ["error"]
+    assert READ not in told[0]["evidence"]
 
 
 def test_what_one_rank_alone_does_is_told_and_what_another_does_is_not_missed() -> None:

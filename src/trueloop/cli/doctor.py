@@ -117,7 +117,8 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     wanted = [finding for finding in heard if finding.name in speak]  # what is not asked for explains nothing
     findings = together(wanted, children, alone=trace is None or not trace.passes)
     complete = over and not ran.failed and ran.stopped is None and trace is not None and steps > 0
-    judged = {one.name for one in heard}
+    judged = {one.name for one in (*heard, *findings)}  # by the script's own process, or by one that it started
+    judged |= {name for child in children for name, _ in child.passed}
     if trace is not None and steps:
         judged |= {rule.name for rule in trace.rules if _asked(rule.passed)}
     read = by_reading(ran.files if over else (), judged, trained=steps > 0)

@@ -10,6 +10,7 @@ What is touched of torch's private parts is at the bottom of this file, and nowh
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -98,7 +99,8 @@ def watched(
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's iterator; persistent workers that died since the last epoch are told of here."""
     kept, own = loader._iterator, loader.worker_init_fn
-    loader.worker_init_fn = _Loyal(own)
+    context = loader.multiprocessing_context or multiprocessing.get_context()
+    loader.worker_init_fn = _Loyal(own, None if context.get_start_method() == "forkserver" else os.getpid())
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _HAS_MASKS else None  # until they are loyal
     others = active_children()
     try:
@@ -135,10 +137,12 @@ class _Loyal:
 
     Args:
         then: the user's own ``worker_init_fn``.
+        parent: this process, where workers are its children: one whose parent dies before it begins would else take
+            init for it. None asks there.
     """
 
-    def __init__(self, then: Callable[[int], None] | None) -> None:
-        self._then = then
+    def __init__(self, then: Callable[[int], None] | None, parent: int | None) -> None:
+        self._then, self._parent = then, parent
 
     def __call__(self, worker: int) -> None:
         if _HAS_MASKS:
@@ -146,7 +150,8 @@ class _Loyal:
             signal.signal(signal.SIGTERM, lambda number, frame: None)
             signal.siginterrupt(signal.SIGTERM, False)  # libraries that read a file need not know of it
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            threading.Thread(target=_end_with, args=(os.getppid(),), name="end with the parent", daemon=True).start()
+            parent = os.getppid() if self._parent is None else self._parent
+            threading.Thread(target=_end_with, args=(parent,), name="end with the parent", daemon=True).start()
         if self._then is not None:
             self._then(worker)
 

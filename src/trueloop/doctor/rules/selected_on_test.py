@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
 from trueloop.doctor.source.fixes import Checked
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ def _kept(program: Program, node: cst.If) -> tuple[str, str] | None:
     if not isinstance(test.comparisons[0].operator, (cst.GreaterThan, cst.LessThan, cst.GreaterThanEqual)):
         return None
     sides = (told(test.left), told(test.comparisons[0].comparator))
-    scores = [side for side in sides if _TEST.search(side) and "best" not in side.lower()]
+    scores = [
+        side
+        for side in sides
+        if "best" not in side.lower() and (_TEST.search(side) or _is_of_test(program, node, side))
+    ]
     bests = [side for side in sides if "best" in side.lower()]
     if len(scores) != 1 or len(bests) != 1 or not _KEEPS.search(told(node.body)):
         return None
@@ -86,7 +91,36 @@ def _kept(program: Program, node: cst.If) -> tuple[str, str] | None:
     return (scores[0], bests[0]) if any(re.sub(r"\W", "", bests[0]) in name for name in names) else None
 
 
+def _is_of_test(program: Program, node: cst.If, name: str) -> bool:
+    """Whether a score without such a name was made of test data, in a line above, in the same block."""
+    import libcst as cst
+
+    for line in blocks.block(program.unit, node):
+        small = line.body[0] if isinstance(line, cst.SimpleStatementLine) else None
+        if line is node:
+            break
+        if isinstance(small, cst.Assign) and program.unit.text(small.targets[0].target) == name:
+            return any(_TEST.search(used) for used in blocks.names(small.value))
+    return False
+
+
 READ_FIRES = {
+    "the loader alone is called test": """
+        import copy
+        import torch
+        best, best_state = 0.0, None
+        for epoch in range(9):
+            for x, y in train_loader:
+                opt.zero_grad()
+                torch.nn.functional.cross_entropy(net(x), y).backward()
+                opt.step()
+            score = accuracy(net, test_loader)
+            if score > best:
+                best = score
+                best_state = copy.deepcopy(net.state_dict())
+        net.load_state_dict(best_state)
+        print("test accuracy", best)
+    """,
     "the best weights are taken back and tested": """
         import copy
         import torch
