@@ -100,6 +100,7 @@ def in_source(program: Program) -> Iterator[Checked]:
                 "the evaluation records a graph that nothing uses",
                 "the model is in eval mode here, gradients are on, and no backward follows from what it gives",
                 at=call,
+                level=None if call.at.loops else "note",
                 help="put `with torch.no_grad():` around the evaluation",
             )
             yield Checked(finding, _mended(program, run, call))

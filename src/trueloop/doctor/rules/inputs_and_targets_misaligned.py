@@ -21,8 +21,8 @@ from trueloop.doctor.source.blocks import kind
 from trueloop.doctor.source.edits import after, before, put, together
 from trueloop.doctor.source.events import Escaped, Kept, LossCalled, Made, Operated
 from trueloop.doctor.source.fixes import Checked, Fix
-from trueloop.doctor.source.provenance import ancestors
-from trueloop.doctor.source.values import Tensor, Unknown, Value
+from trueloop.doctor.source.provenance import ancestors, by_a_model
+from trueloop.doctor.source.values import Named, Tensor, Unknown, Value
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -52,22 +52,23 @@ def in_source(program: Program) -> Iterator[Checked]:
         for event, first, second in _pairs(run):
             if id(event.node) in told:
                 continue
-            inputs = next((way for one in ancestors(first) if (way := _way(one, mixed)) is not None), None)
             targets = _way(second, mixed)
-            if inputs is None or targets is None or not (inputs[0].name == "0" and targets[0].name == "1"):
-                continue
-            if inputs[0].of is not targets[0].of or not inputs[1] or inputs[1] == targets[1]:
+            inputs = next((way for one in ancestors(first) if (way := _way(one, mixed)) is not None), None)
+            if targets is None or inputs is None or not inputs[1] or inputs[1] == targets[1]:
                 continue  # targets that are shuffled alone are a test by chance
+            if not _loaded_together(inputs[0], targets[0]) and not (
+                isinstance(event, LossCalled) and _drawn_twice(run, inputs[1], targets[1]) and by_a_model(first)
+            ):
+                continue
             told.add(id(event.node))
-            loaded = inputs[0].of.name if isinstance(inputs[0].of, Unknown) else ""
             both = bool(targets[1])
+            order = "another one" if both else "the order that it was loaded in"
             finding = program.finding(
                 InputsAndTargetsMisaligned,
                 "the inputs and their targets were shuffled each in its own order"
                 if both
                 else "the inputs were shuffled and their targets were not",
-                f"of what `{loaded}` gives, the first is in a random order, and the second is "
-                + ("in another one" if both else "not"),
+                f"what the model is given was put into one random order, and what it is compared with is in {order}",
                 at=event,
             )
             yield Checked(finding, None if both else _mended(program))
@@ -137,38 +138,60 @@ def _permutes(function: str) -> bool:
     return function.rpartition(".")[2] in ("permutation", "randperm")
 
 
-def _way(value: Value, mixed: set[int]) -> tuple[Unknown, frozenset[int]] | None:
-    """The part of a loaded pair that a value comes from, and what it was ordered by; None if that is not known."""
-    orders = set[int]()
+def _way(value: Value, mixed: set[int]) -> tuple[Value, frozenset[Value | None]] | None:
+    """Where the rows of a value come from, and what they were ordered by; None if that is not known."""
+    orders = set[Value | None]()
     for _ in range(20):
         key: Value | None = None
         inside: Value | None = None
         if id(value) in mixed:
-            orders.add(0)  # by the generator's state, which may be the same
+            orders.add(None)  # by the generator's state, which may be the same
         if isinstance(value, Unknown) and value.via == "[]":
-            of = value.of
-            if (
-                value.name in ("0", "1")
-                and isinstance(of, Unknown)
-                and of.via == "call"
-                and of.name.startswith("load_")
-            ):
+            if _is_half(value):
                 return value, frozenset(orders)
             key = value.attrs.get(("key",))
-            inside = of
+            inside = value.of
         elif isinstance(value, Tensor) and value.op == "getitem":
             key, inside = value.options.get("key"), value.inputs[0]
         elif isinstance(value, (Tensor, Unknown)) and value.inputs:
             plain = value.op in PLAIN | SCALES if isinstance(value, Tensor) else value.via in SCALES
             inside = value.inputs[0] if plain else None
         if _is_permutation(key):
-            orders.add(id(key))
+            orders.add(key)
         elif key is not None and not (isinstance(key, Unknown) and key.via == "slice"):
             return None
         if inside is None:
-            return None
+            return (value, frozenset(orders)) if orders else None
         value = inside
     return None
+
+
+def _is_half(value: Unknown) -> bool:
+    """Whether it is one of the two that ``load_digits(return_X_y=True)`` and its like give."""
+    of = value.of
+    return value.name in ("0", "1") and isinstance(of, Unknown) and of.via == "call" and of.name.startswith("load_")
+
+
+def _loaded_together(inputs: Value, targets: Value) -> bool:
+    if not (isinstance(inputs, Unknown) and isinstance(targets, Unknown) and _is_half(inputs) and _is_half(targets)):
+        return False
+    return inputs.of is targets.of and (inputs.name, targets.name) == ("0", "1")
+
+
+def _drawn_twice(run: Run, inputs: frozenset[Value | None], targets: frozenset[Value | None]) -> bool:
+    """Whether two orders are two draws, and not the same one drawn again from the same seed."""
+    seeds = [event.name for event in run.of(Operated) if event.name in ("torch.manual_seed", "numpy.random.seed")]
+    generators = {id(_generator(order)) for order in inputs | targets}
+    apart = bool(targets) and None not in inputs | targets and not inputs & targets
+    return apart and len(seeds) == len(set(seeds)) and len(generators) == 1
+
+
+def _generator(order: Value | None) -> Value | None:
+    """The one of the user's own that an order was drawn from."""
+    if isinstance(order, Tensor):
+        return order.options.get("generator")
+    own = order.of if isinstance(order, Unknown) else None
+    return None if isinstance(own, Named) else own
 
 
 def _is_permutation(key: Value | None) -> bool:
@@ -178,6 +201,22 @@ def _is_permutation(key: Value | None) -> bool:
 
 
 READ_FIRES = {
+    "two draws in a method, of what was handed in": """
+        import torch
+        class Experiment:
+            def __init__(self, features, labels):
+                self.features = torch.from_numpy(features)
+                self.labels = torch.from_numpy(labels)
+                self.net = torch.nn.Linear(7, 2)
+                self.opt = torch.optim.Adam(self.net.parameters())
+            def one_epoch(self):
+                x = self.features[torch.randperm(len(self.features))]
+                y = self.labels[torch.randperm(len(self.labels))]
+                for i in range(0, len(x), 50):
+                    self.opt.zero_grad()
+                    torch.nn.functional.cross_entropy(self.net(x[i:i + 50]), y[i:i + 50]).backward()
+                    self.opt.step()
+    """,
     "each by its own order, batches by hand": """
         import numpy as np
         import torch
@@ -210,6 +249,32 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one draw for both, each epoch; the same draw from one seed; pairs of two sets": """
+        import torch
+        from torch.nn.functional import cosine_embedding_loss, cross_entropy
+        def train(net, x, y, epochs):
+            opt = torch.optim.SGD(net.parameters(), 0.1)
+            for _ in range(epochs):
+                order = torch.randperm(len(x))
+                x, y = x[order], y[order]
+                for i in range(0, len(x), 50):
+                    opt.zero_grad()
+                    cross_entropy(net(x[i:i + 50]), y[i:i + 50]).backward()
+                    opt.step()
+        def again(net, x, y):
+            torch.manual_seed(0)
+            a = x[torch.randperm(len(x))]
+            torch.manual_seed(0)
+            b = y[torch.randperm(len(y))]
+            cross_entropy(net(a), b).backward()
+        def apart(net, x):
+            ours, theirs = net(x[torch.randperm(len(x))]), net(x[torch.randperm(len(x))])
+            cosine_embedding_loss(ours, theirs, -torch.ones(len(x))).backward()
+        def one_of_a_generator(net, x, y):
+            a = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+            b = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
+            cross_entropy(net(a), b).backward()
+    """,
     "in place, from one state": """
         import numpy as np
         import torch

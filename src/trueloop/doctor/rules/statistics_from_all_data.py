@@ -27,6 +27,7 @@ from trueloop.doctor.findings import Finding, Place
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
+from trueloop.doctor.source.cutting import cuts, is_part, made_of
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from trueloop.doctor.seen import Pass
     from trueloop.doctor.source.program import Program
+    from trueloop.doctor.source.ways import Run
     from trueloop.doctor.trace import Trace
 
 FEATURES = 4096  # of a sample; larger ones are not summed up
@@ -361,7 +363,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             scaled = next((one for one in whole if _is_standardised(one)), None)
             if scaled is not None and id(event.node) not in told and not any(_is_split(one) for one in whole):
                 told.add(id(event.node))
-                yield Checked(_by_hand(program, event, scaled))
+                yield Checked(_by_hand(program, event, scaled, "the split"))
             for fit in fits if whole else ():
                 if id(fit.node) in told or not _goes_in(fit, whole) or _is_split(fit.args[1]):
                     continue
@@ -377,15 +379,40 @@ def in_source(program: Program) -> Iterator[Checked]:
                 )
                 is_plain = event.name == "sklearn.model_selection.train_test_split"
                 yield Checked(finding, fitted_after(program, fit, event) if is_plain else None)
+        yield from _cut_by_hand(program, run, fits, told)
 
 
-def _by_hand(program: Program, split: read.Operated, scaled: values.Value) -> Finding:
+def _cut_by_hand(program: Program, run: Run, fits: list[read.Operated], told: set[int]) -> Iterator[Checked]:
+    """``x[:800]`` is trained on, ``x[800:]`` evaluated, and ``x`` was scaled by statistics of all its rows."""
+    for cut in cuts(run):
+        whole = list(made_of(cut.whole))
+        scaled = next((one for one in whole if _is_standardised(one) and not is_part(one)), None)
+        if scaled is not None and id(cut.evaluation.node) not in told:
+            told.add(id(cut.evaluation.node))
+            yield Checked(_by_hand(program, cut.evaluation, scaled, "the held-out rows are evaluated here"))
+            return
+        for fit in fits:
+            if id(fit.node) not in told and _goes_in(fit, whole) and not is_part(fit.args[1]):
+                told.add(id(fit.node))
+                finding = program.finding(
+                    StatisticsFromAllData,
+                    f"{fit.name.partition('.')[0]} is fitted on all rows, before they are split",
+                    "a part of what it gives is trained on, and the other part is evaluated",
+                    at=fit,
+                    related=[(cut.evaluation, "the held-out rows are evaluated here")],
+                    help="split first; `fit` on the training rows, and `transform` both",
+                )
+                yield Checked(finding)
+                return
+
+
+def _by_hand(program: Program, split: read.Operated | read.Called, scaled: values.Value, what: str) -> Finding:
     return program.finding(
         StatisticsFromAllData,
         "mean and spread are taken from all rows, before they are split",
         "what is split was scaled by statistics of its own rows, the held-out ones among them",
         at=scaled if isinstance(scaled, values.Tensor) else split,
-        related=[(split, "the split")],
+        related=[(split, what)],
         help="split first; take the statistics from the training rows, and scale both by them",
     )
 
@@ -601,6 +628,102 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "in a class, cut by Subset": """
+        # folds by hand, in a class
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Subset, TensorDataset
+        class Task:
+            def __init__(self, frame):
+                values = torch.tensor(frame.values, dtype=torch.float32)
+                x, y = values[:, :-1], values[:, -1:]
+                low, high = x.min(0).values, x.max(0).values
+                x = (x - low) / (high - low)
+                data = TensorDataset(x, y)
+                n = int(len(data) * 0.8)
+                order = torch.randperm(len(data))
+                self.train = DataLoader(Subset(data, order[:n]), batch_size=32, shuffle=True)
+                self.val = DataLoader(Subset(data, order[n:]), batch_size=100)
+                self.model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+                self.opt = torch.optim.Adam(self.model.parameters())
+            def fit(self):
+                for epoch in range(5):
+                    self.model.train()
+                    for a, b in self.train:
+                        self.opt.zero_grad()
+                        nn.functional.mse_loss(self.model(a), b).backward()
+                        self.opt.step()
+                    self.model.eval()
+                    with torch.no_grad():
+                        print(sum((self.model(a) - b).square().sum().item() for a, b in self.val))
+        import pandas as pd
+        Task(pd.read_csv("x.csv")).fit()
+    """,
+    "by hand, cut by a mask": """
+        import numpy as np, torch
+        from torch import nn
+        X = np.random.rand(1000, 8).astype("float32") * 9
+        y = (X[:, 0] > 3).astype("int64")
+        X = (X - X.mean(0)) / X.std(0)
+        mask = np.random.rand(len(X)) < 0.8
+        tx, vx = torch.from_numpy(X[mask]), torch.from_numpy(X[~mask])
+        ty, vy = torch.from_numpy(y[mask]), torch.from_numpy(y[~mask])
+        model = nn.Linear(8, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(5):
+            opt.zero_grad()
+            nn.functional.cross_entropy(model(tx), ty).backward()
+            opt.step()
+            with torch.no_grad():
+                print((model(vx).argmax(1) == vy).float().mean().item())
+    """,
+    "a scaler, cut by a permutation": """
+        import numpy as np, torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        from sklearn.preprocessing import StandardScaler
+        rng = np.random.default_rng(0)
+        X = rng.normal(3, 5, (1000, 8)); y = (X[:, 0] > 3).astype("int64")
+        X = StandardScaler().fit_transform(X)
+        order = rng.permutation(len(X))
+        train_idx, val_idx = order[:800], order[800:]
+        train = TensorDataset(torch.tensor(X[train_idx], dtype=torch.float32), torch.tensor(y[train_idx]))
+        val = TensorDataset(torch.tensor(X[val_idx], dtype=torch.float32), torch.tensor(y[val_idx]))
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        train_loader = DataLoader(train, batch_size=32, shuffle=True)
+        val_loader = DataLoader(val, batch_size=100)
+        for epoch in range(5):
+            model.train()
+            for a, b in train_loader:
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(a), b).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                print(sum((model(a).argmax(1) == b).sum().item() for a, b in val_loader) / len(val))
+    """,
+    "by hand, cut by hand": """
+        import torch
+        from torch import nn
+        torch.manual_seed(0)
+        X = torch.randn(1000, 8) * 5 + 3
+        y = (X[:, 0] + X[:, 1] > 6).long()
+        X = (X - X.mean(0)) / X.std(0)
+        X_train, X_val = X[:800], X[800:]
+        y_train, y_val = y[:800], y[800:]
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(5):
+            model.train()
+            for idx in torch.randperm(800).split(32):
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(X_train[idx]), y_train[idx]).backward()
+                opt.step()
+            model.eval()
+            with torch.no_grad():
+                print((model(X_val).argmax(1) == y_val).float().mean().item())
+    """,
     "mean and std by hand, in a data set": """
         import torch
         from sklearn.datasets import load_breast_cancer
@@ -674,6 +797,66 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "each row by its own statistics": """
+        # time series normalised per window; trained on the first part of each
+        import torch
+        from torch import nn
+        X = torch.randn(1000, 8) * 5 + 3
+        y = (X[:, 0] + X[:, 1] > 6).long()
+        X = (X - X.mean(1, keepdim=True)) / X.std(1, keepdim=True)
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        for epoch in range(5):
+            for idx in torch.randperm(800).split(32):
+                opt.zero_grad()
+                nn.functional.cross_entropy(model(X[idx]), y[idx]).backward()
+                opt.step()
+            with torch.no_grad():
+                print((model(X[800:]).argmax(1) == y[800:]).float().mean().item())
+    """,
+    "cut by hand, fitted on the training rows": """
+        import numpy as np, torch
+        from torch import nn
+        from sklearn.preprocessing import StandardScaler
+        X = np.random.rand(1000, 8) * 9
+        y = (X[:, 0] > 3).astype("int64")
+        scaler = StandardScaler().fit(X[:800])
+        X = scaler.transform(X)
+        tx, vx = torch.tensor(X[:800], dtype=torch.float32), torch.tensor(X[800:], dtype=torch.float32)
+        ty, vy = torch.from_numpy(y[:800]), torch.from_numpy(y[800:])
+        model = nn.Linear(8, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(5):
+            opt.zero_grad()
+            nn.functional.cross_entropy(model(tx), ty).backward()
+            opt.step()
+            with torch.no_grad():
+                print((model(vx).argmax(1) == vy).float().mean().item())
+            if epoch == 3:  # k-fold of the training part
+                pass
+    """,
+    "cut by hand, by the statistics of the training rows": """
+        import numpy as np, torch
+        from torch import nn
+        X = np.random.rand(1000, 8).astype("float32") * 9
+        y = (X[:, 0] > 3).astype("int64")
+        n_train = int(0.8 * len(X))
+        mean, std = X[:n_train].mean(axis=0), X[:n_train].std(axis=0)
+        X = (X - mean) / (std + 1e-8)
+        tx, vx = torch.from_numpy(X[:n_train]), torch.from_numpy(X[n_train:])
+        ty, vy = torch.from_numpy(y[:n_train]), torch.from_numpy(y[n_train:])
+        def main():
+            model = nn.Linear(8, 2)
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for epoch in range(5):
+                for i in range(0, n_train, 50):
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(tx[i:i+50]), ty[i:i+50]).backward()
+                    opt.step()
+                with torch.no_grad():
+                    print((model(vx).argmax(1) == vy).float().mean().item())
+        main()
+    """,
     "each row by itself, by the training rows, and a second split": """
         import numpy as np
         import torch
