@@ -182,4 +182,5 @@ def test_the_curve_is_that_of_one_process(curves: Callable[..., Curves], case: s
 @pytest.mark.parametrize("case", CASES)
 def test_in_single_precision_the_curve_is_the_same_to_rounding(curves: Callable[..., Curves], case: str) -> None:
     one, several = curves("same_in_single", 1)[case], curves("same_in_single", 3)[case]
-    torch.testing.assert_close(several["weights"], one["weights"], rtol=1e-5, atol=1e-5)
+    rounding = 1e-3 if case == "lbfgs" else 1e-5  # it divides by differences of gradients that are nearly alike
+    torch.testing.assert_close(several["weights"], one["weights"], rtol=rounding, atol=rounding)

@@ -85,7 +85,7 @@ class SharedRitual(Ritual):
     def _send(self, part: Tensor) -> None:
         """A window's loss travels during its last backward pass."""
         if self._is_last:
-            loss = part.clone() if self._loss is None else self._loss + part
+            loss = _as_sent(part if self._loss is None else self._loss + part)
             work = distributed.all_reduce(loss, async_op=True)
             assert work is not None, "the process group is this process's"
             self._sent, self._is_last = (loss, work), False
@@ -96,10 +96,11 @@ class SharedRitual(Ritual):
             sum_gradients(self._left)
         own = self._loss
         if self._sent is None:
-            self._loss = summed_tensor(own)
+            total = summed_tensor(_as_sent(own))
         else:
-            self._loss, work = self._sent
+            total, work = self._sent
             work.wait()
+        self._loss = total.to(own.dtype)
         if self._counted is not None:
             self._counted = self._total = _totals(self._counted, 0)()[0]
         try:
@@ -153,7 +154,12 @@ class OwnRitual(SharedRitual):
 
 
 NOTHING = torch.tensor(math.inf)
-"""The ratio of what counts for nothing; no float, since an infinite one is ``COUNTED``."""
+"""The ratio of what counts for nothing: a tensor, as the other processes' counts may be."""
+
+
+def _as_sent(loss: Tensor) -> Tensor:
+    """A loss as all processes send it: one that counts for nothing may be of another dtype than theirs."""
+    return loss.to(torch.float64, copy=True)
 
 
 @contextlib.contextmanager
