@@ -30,6 +30,7 @@ from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
 from trueloop.loop import Run
 from trueloop.observers.run_folder import claim, claim_again
 from trueloop.own_loop import OwnLoop
+from trueloop.parallel.likeness import content, flat, likeness
 from trueloop.planning import in_words
 from trueloop.setup import Setup
 
@@ -98,6 +99,18 @@ def fingerprint(setup: Setup) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
+
+
+def same_on_all(setup: Setup, train: Any, val: Any) -> dict[str, Any]:
+    """What all processes must have been given alike, by the names that an error calls it, in plain values."""
+    own = {"model", "device", "optimizer", "metrics", "doctor", "process_timeout"}
+    settings = {name: value for name, value in vars(setup.choices).items() if name not in own}
+    groups = {
+        name: [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        for name, optimizer in setup.optimizers.items()
+    }
+    alike = likeness({**settings, "model": setup.choices.model, "optimizer": groups, "torch": str(torch.__version__)})
+    return flat({**alike, "the data's array": content(train), "the validation data's array": content(val)}, "")
 
 
 def sizes(feeds: Mapping[str, Feed | None]) -> dict[str, Any]:

@@ -748,10 +748,8 @@ class Trainer:
         if not setup.world.alone:
             asked_for = {"epochs": epochs, "steps": steps, "seed": run_seed, "shuffle": source.shuffled}
             asked_for |= {"evaluate_every": evaluate_every, "evaluate_every_steps": evaluate_every_steps}
-            data = {"data": source, "validation data": held_out}
-            about = state.fingerprint(setup)
-            del about["threads"], about["numpy"]
-            check_alike({**asked_for, **state.sizes(data), **about}, setup.choices.model)
+            asked_for |= state.sizes({"data": source, "validation data": held_out})
+            check_alike({**asked_for, **state.same_on_all(setup, train, val)}, setup.choices.model)
         ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
         watched = None if ritual.scheduler is None else ritual.scheduler.metric
         if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):

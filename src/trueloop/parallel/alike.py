@@ -36,7 +36,7 @@ def check_alike(settings: Mapping[str, Any], model: nn.Module) -> None:
     every = gathered({**settings, **weights})
     for name in dict.fromkeys(name for one in every for name in one):
         values = [one.get(name, "missing") for one in every]
-        if any(value != values[0] for value in values):
+        if any(repr(value) != repr(values[0]) for value in values):
             few = "; ".join(f"{value} on {_processes(ranks)}" for value, ranks in _by_value(values))
             raise ArgumentError(
                 f"all processes must be given the same model, data and settings, and each takes its part by itself; "
