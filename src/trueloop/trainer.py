@@ -53,7 +53,7 @@ from trueloop.parallel.gather import Together, whole
 from trueloop.parallel.reading import shared_feed
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.tally import SharedTally
-from trueloop.parallel.world import World, world
+from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
 from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
@@ -424,6 +424,7 @@ class Trainer:
         """
         from trueloop.verify_resume import verify_resume
 
+        check_alone("verify_resume")
         return verify_resume(self, train, val, how, verify_steps=verify_steps, timeout=timeout)
 
     def examine(
@@ -469,6 +470,7 @@ class Trainer:
         from trueloop.examine.subject import Limits
         from trueloop.examine.whole import examine
 
+        check_alone("an examination")
         limits = Limits(max_steps, max_seconds, timeout)
         return examine(self, train, val, how, limits=limits, select=select, ignore=ignore)
 
