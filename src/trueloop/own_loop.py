@@ -29,8 +29,10 @@ from trueloop.loop import Place, windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.parallel.alike import until_all_end
 from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.failing import naming, telling
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.ritual import own_draws
+from trueloop.parallel.waiting import Standing
 from trueloop.preflight import KEPT, check_loss
 from trueloop.setup import Length, Setup, begin_average, length, make_ritual
 from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure
@@ -152,6 +154,10 @@ class OwnLoop:
         return batches
 
     def _batches(self, feed: Feed) -> _Batches:
+        with telling(self.setup.world):
+            yield from self._of_an_epoch(feed)
+
+    def _of_an_epoch(self, feed: Feed) -> _Batches:
         wake(self.setup.choices.model)
         self.feed = feed
         last_act = None if self.rituals else self._begin(feed)
@@ -207,6 +213,15 @@ class OwnLoop:
 
     def update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         """See ``Trainer.update``."""
+        if self.setup.world.alone:
+            return self._update(loss, count, name)
+        with naming(self.setup.world):
+            event = self._update(loss, count, name)
+        if event is not None:
+            Standing.at = f"after step {event.step:,}"
+        return event
+
+    def _update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         place = self._at
         if place is None:
             self.wake()

@@ -25,7 +25,7 @@ from trueloop.schedules import Schedule, Stepped
 from trueloop.setup import Length, Setup
 from trueloop.step import Ritual
 
-NO_PROBES = "does not listen: its probes do not go with weights that lie in parts (FSDP)"
+BY_PART = "; each process looks at its own part of the weights"
 
 
 def make_plan(
@@ -75,7 +75,7 @@ def make_plan(
         average=None if choices.average is None else str(choices.average),
         evaluates=evaluates,
         saves=saves,
-        doctor=None if not choices.doctor else NO_PROBES if setup.is_cut_up else listening_plan(),
+        doctor=listening_plan() + BY_PART * setup.is_cut_up if choices.doctor else None,
         notes=(*notes, *(setup.used if ritual.schedule is not None else ())),
     )
 

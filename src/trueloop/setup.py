@@ -209,7 +209,7 @@ def given_again(
 
 def _check_takes_parts(optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     for one in optimizers.values():
-        if isinstance(one, (torch.optim.LBFGS, torch.optim.Adafactor)):
+        if isinstance(one, (torch.optim.LBFGS, torch.optim.Adafactor, torch.optim.Rprop)):
             raise ArgumentError(
                 f"torch's {type(one).__name__} does not take weights that lie in parts on several processes (FSDP); "
                 "train with another optimizer, or with parallel='ddp'"

@@ -48,12 +48,12 @@ from trueloop.parallel.agree import agreed
 from trueloop.parallel.alike import begin_alike, check_alike, until_all_end
 from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
-from trueloop.parallel.failing import by_the_first, told_once
+from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
 from trueloop.parallel.gather import Together, whole
 from trueloop.parallel.reading import shared_feed
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.tally import SharedTally
-from trueloop.parallel.world import World, world
+from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
 from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
@@ -424,6 +424,7 @@ class Trainer:
         """
         from trueloop.verify_resume import verify_resume
 
+        check_alone("verify_resume")
         return verify_resume(self, train, val, how, verify_steps=verify_steps, timeout=timeout)
 
     def examine(
@@ -469,6 +470,7 @@ class Trainer:
         from trueloop.examine.subject import Limits
         from trueloop.examine.whole import examine
 
+        check_alone("an examination")
         limits = Limits(max_steps, max_seconds, timeout)
         return examine(self, train, val, how, limits=limits, select=select, ignore=ignore)
 
@@ -519,11 +521,11 @@ class Trainer:
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
         events = agreed(events, run, self.setup.world, self._asked or Asked(), self.choices.compare_every_steps)
-        if not self.choices.doctor or self.setup.is_cut_up:
-            return events
-        from trueloop.examine.at_start import at_start
+        if self.choices.doctor:
+            from trueloop.examine.at_start import at_start
 
-        return consulted(events, run, partial(at_start, self.model, run, train, val))
+            events = consulted(events, run, partial(at_start, self.model, run, train, val))
+        return events if self.setup.world.alone else each_told_once(events, self.setup.world)
 
     def _deterministic(self, run: Run) -> Events:
         with deterministic_kernels(True):
@@ -620,11 +622,9 @@ class Trainer:
             workers=workers,
             part=self._in_turn,
         )
-        try:
+        with telling(self.setup.world), contextlib.closing(source):
             batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
             return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
-        finally:
-            source.close()
 
     def predict(
         self, data: Any, *, batch_size: int | None = None, workers: int = 0, has_target: bool | None = None
@@ -651,12 +651,9 @@ class Trainer:
         source = self._feed(data, shuffle=False, **how)
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
             source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
-        try:
-            with self.setup.precision.autocast(self.setup.device):
-                batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
-                return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
-        finally:
-            source.close()
+        with telling(self.setup.world), contextlib.closing(source), self.setup.precision.autocast(self.setup.device):
+            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
+            return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
 
     @property
     def step(self) -> int:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,13 +201,45 @@ def test_what_is_right_is_not_found_fault_with(tmp_path: Path, name: str) -> Non
     assert grave(tmp_path, SILENT[name]) == set()
 
 
+def test_what_one_process_alone_does_is_told_by_the_first_with_its_number(tmp_path: Path) -> None:
+    script = written(RIGHT).replace("optimizer.zero_grad()", "rank == 1 or optimizer.zero_grad()")
+    report, ended = diagnosed(tmp_path, script)
+    (finding,) = [one for one in report["findings"] if one["level"] == "error"]
+    assert (finding["name"], finding["evidence"][-1]) == ("missing-zero-grad", "seen in process 1 alone, of 2")
+    assert ended.stderr.count("trueloop doctor: found") == 1
+    assert ended.returncode == 1
+
+
+def test_what_all_do_is_told_once(tmp_path: Path) -> None:
+    report, ended = diagnosed(tmp_path, written(EVERYWHERE))
+    (finding,) = [one for one in report["findings"] if one["level"] != "note"]
+    assert (finding["name"], finding["evidence"][-1]) == ("sampler-epoch-not-set", "seen in 2 of the 2 processes")
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("how", ["raise ValueError('mine')", "__import__('os').kill(__import__('os').getpid(), 9)"])
+def test_one_that_dies_keeps_nobody(tmp_path: Path, how: str) -> None:
+    script = written(RIGHT | {"evaluation": f"if rank == 1 and epoch == 1:\n    {how}"})
+    report, ended = diagnosed(tmp_path, script)
+    assert report["script"]["failed"]
+    assert ended.returncode == 1
+    assert ("ValueError: mine" in str(report["unseen"])) is ("raise" in how)
+
+
 def grave(folder: Path, what: Mapping[str, str]) -> set[str]:
     """The names of findings that are more than notes, of two processes that torchrun has started."""
-    (folder / "train.py").write_text(written(what))
-    doctor = f"{sys.executable} -m trueloop doctor --format=json --output=$RANK.json train.py"
+    report, ended = diagnosed(folder, written(what))
+    assert not report["script"]["error"], ended.stderr
+    assert "defect" not in str(report["unseen"]), report
+    return {one["name"] for one in report["findings"] if one["level"] != "note"}
+
+
+def diagnosed(folder: Path, script: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    """The one report of two processes that torchrun has started, and how they ended."""
+    (folder / "train.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
-        [*torchrun, "--no-python", "sh", "-c", f"{doctor}; exit 0"],  # torchrun would end the others at the first 1
+        [*torchrun, "-m", "trueloop", "doctor", "--format=json", "--output=report.json", "train.py"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": SRC, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -214,11 +247,8 @@ def grave(folder: Path, what: Mapping[str, str]) -> set[str]:
         timeout=240,
         check=False,
     )
-    reports = [json.loads(file.read_text()) for file in folder.glob("[01].json")]
-    assert reports, ended.stderr
-    assert not any(report["script"]["error"] for report in reports), ended.stderr
-    assert not any("defect" in str(report["unseen"]) for report in reports), reports
-    return {one["name"] for report in reports for one in report["findings"] if one["level"] != "note"}
+    assert (folder / "report.json").exists(), ended.stderr
+    return json.loads((folder / "report.json").read_text()), ended
 
 
 def written(what: Mapping[str, str]) -> str:

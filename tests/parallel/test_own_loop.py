@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
+import trueloop as tl
+from trueloop.cli.main import main
+from trueloop.errors import ArgumentError
 
 Launch = Callable[..., Any]
 
@@ -274,3 +279,26 @@ def test_a_loss_that_is_not_finite_on_one_ends_the_window_on_all(parts: Any) -> 
 
 def test_within_a_window_a_checkpoint_is_refused(parts: Any) -> None:
     assert "save after the update() that takes a window's step" in parts[0]["refused"]
+
+
+@pytest.mark.parametrize("what", ["examine", "verify_resume"])
+def test_what_is_for_one_process_is_refused_on_several_and_nobody_waits(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    trainer = tl.Trainer(nn.Linear(2, 1), nn.MSELoss(), tl.optim.sgd(lr=0.1))
+    with pytest.raises(ArgumentError, match="is for one process, and there are 2: start it without torchrun"):
+        getattr(trainer, what)((torch.randn(8, 2), torch.randn(8, 1)), batch_size=4)
+
+
+def test_an_examination_by_the_command_is_refused_by_the_first_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    codes = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        codes.append(main(["doctor", "--examine", "digits"]))
+    assert codes == [2, 0]
+    assert capsys.readouterr().err.count("an examination is for one process, and there are 2") == 1

@@ -186,6 +186,7 @@ def said(model, loss=nn.CrossEntropyLoss(), optimizer=tl.optim.sgd(lr=0.1), **ho
 saved["errors"] = [
     said(Bare()),
     said(mlp(), optimizer=tl.optim.lbfgs()),
+    said(mlp(), optimizer=lambda model: torch.optim.Rprop(model.parameters())),
     said(mlp(), memory_format="channels_last"),
     said(mlp(), outside),
 ]
@@ -275,9 +276,10 @@ def test_a_model_without_memory_begins_alike_however_it_is_cut_up(settings: dict
 
 
 def test_what_cannot_be_cut_up_is_told(settings: dict[str, list[str]]) -> None:
-    bare, lbfgs, layout, outside = settings["errors"]
+    bare, lbfgs, rprop, layout, outside = settings["errors"]
     assert "a Bare on the meta device has to initialise itself, and has no reset_parameters()" in bare
     assert "torch's LBFGS does not take weights that lie in parts" in lbfgs
+    assert "torch's Rprop does not take weights that lie in parts" in rprop
     assert "memory_format='channels_last' does not go with FSDP" in layout
     assert "a weight was used outside of the model's forward pass" in outside
 

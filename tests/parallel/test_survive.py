@@ -29,7 +29,7 @@ from torch import nn
 import trueloop as tl
 
 
-def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0) -> tl.Recipe:
+def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel: str = "ddp") -> tl.Recipe:
     torch.set_default_dtype(torch.float64 if wide else torch.float32)
     broken, own = os.environ.get("RANK") == "1", [0]
     generator = torch.Generator().manual_seed(3)
@@ -61,7 +61,7 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0) -> tl.Re
     if fault == "samples" and broken: data = (x[:90], y[:90])
     if fault == "fewer": data, size = Batches(x, y, 8 if broken else 9), None
     trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.adamw(lr=0.01), average=tl.optim.ema(0.9),
-                         clip_norm=0.5, doctor=False, process_timeout=timeout)
+                         clip_norm=0.5, doctor=False, parallel=parallel, process_timeout=timeout)
     return tl.Recipe(trainer, data, (x, y), epochs=3, batch_size=size, seed=1, observers=[watch])
 
 
@@ -72,8 +72,42 @@ class Batches:
 
 SCRIPT = """
 import sys, torch, mine
-out, fault, timeout = sys.argv[1:]
-mine.recipe(fault=fault, timeout=float(timeout)).fit(out=out, progress=False)
+out, fault, timeout, parallel = sys.argv[1:]
+mine.recipe(fault=fault, timeout=float(timeout), parallel=parallel).fit(out=out, progress=False)
+"""
+
+
+WAYS = """
+import sys, torch, mine
+from torch import nn
+import trueloop as tl
+way, timeout, parallel = sys.argv[1:]
+recipe = mine.recipe(fault="loop" if way in ("train", "own") else "", timeout=float(timeout), parallel=parallel)
+trainer, model = recipe.trainer, recipe.trainer.model
+x, y = recipe.train
+
+def hang_at_rest(module, inputs):
+    if not module.training and torch.distributed.get_rank() == 1:
+        while True: pass
+
+if way == "train":
+    for event in trainer.train(recipe.train, epochs=3, batch_size=12, seed=1): pass
+elif way == "own":
+    for x, y in trainer.batches(recipe.train, batch_size=12): trainer.update(nn.functional.cross_entropy(model(x), y))
+elif way in ("evaluate", "predict"):
+    model.register_forward_pre_hook(hang_at_rest)
+    trainer.evaluate(recipe.val, batch_size=10) if way == "evaluate" else trainer.predict(x, batch_size=10)
+else:
+    rank = torch.distributed.get_rank
+    def broken(event):
+        if isinstance(event, tl.StepEnded) and (event.step, rank()) == (2, at): raise KeyError(word)
+    for at, word in ((1, "first"), (0, "second")):
+        try:
+            trainer.fit(recipe.train, steps=5, batch_size=12, seed=1, progress=False, observers=[broken])
+        except (KeyError, tl.errors.TrueloopError) as error:
+            print(f"[{type(error).__name__} {error}]")
+    trainer.fit(recipe.train, steps=5, batch_size=12, seed=1, progress=False)
+    print("went on")
 """
 
 
@@ -89,11 +123,13 @@ def broken(tmp_path: Path, environments: Callable[[int], list[Mapping[str, str]]
     """Two processes that train in the folder ``run``, of which the second has a fault."""
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "ways.py").write_text(WAYS)
 
-    def broken(fault: str, timeout: float = 600.0) -> Ended:
+    def broken(fault: str, timeout: float = 600.0, parallel: str = "ddp", way: str = "") -> Ended:
+        arguments = ["ways.py", way] if way else ["script.py", str(tmp_path / "run"), fault]
         started = [
             subprocess.Popen(
-                [sys.executable, "script.py", str(tmp_path / "run"), fault, str(timeout)],
+                [sys.executable, *arguments, str(timeout), parallel],
                 cwd=tmp_path,
                 env={**environment, "TORCH_CPP_LOG_LEVEL": "FATAL"},
                 stdout=subprocess.PIPE,
@@ -176,6 +212,27 @@ def test_a_process_that_hangs_is_named_with_its_line(broken: Broken) -> None:
     assert "mine.py:" in ended.told[0]
     assert "all its threads" in ended.told[1]
     assert "mine.py" in ended.told[1]
+
+
+@pytest.mark.parametrize("way", ["train", "own", "evaluate", "predict"])
+def test_a_process_that_hangs_is_named_whatever_the_loop(broken: Broken, way: str) -> None:
+    ended = broken("", timeout=4, way=way)
+    assert ended.codes == [1, 1]
+    assert "process 1 of 2 hangs " in ended.told[0]
+    assert ("after step 6, at forward (" if way in ("train", "own") else "at hang_at_rest (") in ended.told[0]
+    assert "all its threads" in ended.told[1]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_run_after_one_that_failed_tells_its_own_error_and_ends_well(broken: Broken, parallel: str) -> None:
+    ended = broken("", way="again", parallel=parallel)
+    first, second = ended.told
+    assert ended.codes == [0, 0], ended.told
+    assert "[PeerError process 1 has failed: KeyError]" in first
+    assert "[KeyError 'second']" in first
+    assert "[KeyError 'first']" in second
+    assert "[PeerError process 0 has failed: KeyError]" in second
+    assert first.strip().endswith("went on")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, StateLoaded
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.seen import OptimizerSeen
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ def figure(parameter: Tensor) -> float:
         >>> figure(weight) == before
         False
     """
-    if parameter.untyped_storage().nbytes() < parameter.numel() * parameter.element_size():  # reading it would crash
+    values = own_part(parameter)
+    if values.untyped_storage().nbytes() < values.numel() * values.element_size():  # reading it would crash
         return math.nan
-    flat = parameter.detach().reshape(-1)
+    flat = values.reshape(-1)
     return float(flat.double().square().sum() + flat[: (flat.numel() + 1) // 2].double().sum())
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from trueloop.parallel.waiting import Failure, Standing, claim, leaving_word, to
 from trueloop.parallel.world import World, world
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 def by_the_first(do: Callable[[], T], here: World | None = None) -> T | None:
@@ -64,27 +65,69 @@ def told_once(here: World) -> Iterator[None]:
     if here.alone:
         yield
         return
-    _show_no_peers_error()
-    with leaving_word(here), warnings.catch_warnings():
+    with telling(here), warnings.catch_warnings():
         if not here.first:
             warnings.simplefilter("ignore")
-        try:
-            yield
-        except PeerError:
-            Standing.leaves = True
-            _wait_until_told()
-            raise
-        except (Preempted, KeyboardInterrupt):
-            Standing.leaves = True
-            raise
-        except BaseException as error:
-            Standing.leaves = True
-            known = named(here, error)
-            if not isinstance(known, PeerError):
-                _end_in_peace()
-            if known is not error:
-                raise known from None
-            raise
+        yield
+
+
+def each_told_once(items: Generator[T, S, None], here: World) -> Generator[T, S, None]:
+    """The same items; ``told_once`` from the first one to the last, and so also while somebody works on one.
+
+    Args:
+        items: of a loop that other processes go through as well.
+        here: this process.
+
+    Example:
+        >>> list(each_told_once((number for number in (1, 2)), World()))
+        [1, 2]
+    """
+    with telling(here):
+        yield from items
+
+
+@contextlib.contextmanager
+def telling(here: World) -> Iterator[None]:
+    """``told_once``, where warnings are left alone: around what somebody else works in as well.
+
+    Args:
+        here: this process.
+    """
+    if here.alone:
+        yield
+        return
+    _show_no_peers_error()
+    _hear_again()
+    with leaving_word(here), naming(here):
+        yield
+
+
+@contextlib.contextmanager
+def naming(here: World) -> Iterator[None]:
+    """Raises what is raised inside as this process is to raise it: see ``named``.
+
+    Args:
+        here: this process, which is not alone.
+    """
+    try:
+        yield
+    except PeerError:
+        Standing.leaves = True
+        _wait_until_told()
+        raise
+    except (Preempted, KeyboardInterrupt):
+        Standing.leaves = True
+        raise
+    except GeneratorExit:  # nobody wants more of it
+        raise
+    except BaseException as error:
+        Standing.leaves = True
+        known = named(here, error)
+        if not isinstance(known, PeerError):
+            _end_in_peace()
+        if known is not error:
+            raise known from None
+        raise
 
 
 def named(here: World, error: BaseException) -> BaseException:
@@ -172,6 +215,18 @@ def _end_in_peace() -> None:
     main = threading.current_thread() is threading.main_thread()
     if main and "TORCHELASTIC_RUN_ID" in os.environ and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _in_peace.append(True)
+
+
+def _hear_again() -> None:
+    """The error was not the end of the program."""
+    if _in_peace and threading.current_thread() is threading.main_thread():
+        _in_peace.clear()
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+_in_peace: list[bool] = []
 
 
 def _timed_out(text: str) -> str | None:

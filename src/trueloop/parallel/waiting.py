@@ -55,10 +55,14 @@ class Standing:
     Attributes:
         at: after which event.
         leaves: its run is over, and it ends by itself, be it that it saves first.
+        runs: how many have begun in this process: what one of them has told is nothing to the next.
+        inside: it leaves word just now.
     """
 
     at = "before its first step"
     leaves = False
+    runs = 0
+    inside = False
 
 
 def claim(here: World, failure: Failure) -> Failure:
@@ -71,7 +75,7 @@ def claim(here: World, failure: Failure) -> Failure:
     if not distributed.is_initialized():
         return failure
     try:
-        told = _store().compare_set(_FAILED, "", json.dumps(failure))
+        told = _store().compare_set(_failed(), "", json.dumps(failure))
     except RuntimeError:  # the store has gone with its process
         return failure
     by, text, hangs = json.loads(told)
@@ -81,8 +85,8 @@ def claim(here: World, failure: Failure) -> Failure:
 def told() -> Failure | None:
     """The failure that a process has told, if one has."""
     with contextlib.suppress(RuntimeError, ValueError):
-        if _store().check([_FAILED]):
-            by, text, hangs = json.loads(_store().get(_FAILED))
+        if _store().check([_failed()]):
+            by, text, hangs = json.loads(_store().get(_failed()))
             return Failure(by, text, tuple(hangs))
     return None
 
@@ -128,13 +132,21 @@ def who_hangs(here: World, waited: str) -> Failure:
 
 @contextlib.contextmanager
 def leaving_word(here: World) -> Iterator[None]:
-    """Inside, this process leaves word of itself, and ends if it hangs and another one has found it out."""
-    Standing.at, Standing.leaves = "before its first step", False
+    """Inside, this process leaves word of itself, and ends if it hangs and another one has found it out.
+
+    Within another such block it is left already.
+    """
+    if here.alone or Standing.inside:
+        yield
+        return
+    Standing.at, Standing.leaves, Standing.inside = "before its first step", False, True
+    Standing.runs += 1
     beats = _Beats(here)
     beats.start()
     try:
         yield
     finally:
+        Standing.inside = False
         beats.stop()
 
 
@@ -155,7 +167,7 @@ class _Beats(threading.Thread):
             beat += 1
             try:
                 self._store.set(_key(self._here.rank), json.dumps({"beat": beat, **self._word()}))
-                failed = self._store.check([_FAILED])
+                failed = self._store.check([_failed()])
             except RuntimeError:  # the store's process is gone
                 failed = True
             if failed and self._failed_at is None:
@@ -178,7 +190,7 @@ class _Beats(threading.Thread):
     def _end_if_hanging(self, seconds: float) -> None:
         failure = None
         with contextlib.suppress(RuntimeError, ValueError):
-            failure = Failure(*json.loads(self._store.get(_FAILED)))
+            failure = Failure(*json.loads(self._store.get(_failed())))
         named = failure is not None and self._here.rank in failure.hangs
         if not named and seconds < GRACE_SECONDS:
             return
@@ -239,11 +251,16 @@ def _words(here: World) -> dict[int, dict[str, Any]]:
     return words
 
 
-_FAILED = f"trueloop/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+def _failed() -> str:
+    return f"trueloop/failed/{_run()}"
 
 
 def _key(rank: int) -> str:
-    return f"trueloop/word/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{rank}"
+    return f"trueloop/word/{_run()}/{rank}"
+
+
+def _run() -> str:
+    return f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{Standing.runs}"
 
 
 def _store() -> Any:

@@ -12,6 +12,8 @@ from functools import cache
 import torch
 from torch import distributed
 
+from trueloop.errors import ArgumentError
+
 TIMEOUT = timedelta(minutes=10)
 """A process that waits longer for another one gives up: torch's own 30 minutes are half an hour of a cluster."""
 
@@ -61,6 +63,25 @@ def world() -> World:
         _join()
     local = os.environ.get("LOCAL_RANK", str(distributed.get_rank()))
     return World(distributed.get_rank(), distributed.get_world_size(), int(local))
+
+
+def check_alone(what: str) -> None:
+    """Raises where torchrun has started several processes, and something is for one: none of them is joined or waits.
+
+    Args:
+        what: it is, as a sentence begins.
+
+    Raises:
+        ArgumentError: on each process.
+
+    Example:
+        >>> check_alone("an examination")
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if distributed.is_available() and distributed.is_initialized():
+        size = distributed.get_world_size()
+    if size > 1:
+        raise ArgumentError(f"{what} is for one process, and there are {size}: start it without torchrun")
 
 
 def wait_no_longer(seconds: float) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
@@ -162,7 +163,7 @@ class SymmetricInitialisation(Rule):
             return
         if isinstance(parameter, nn.UninitializedParameter) or parameter.is_meta:
             return
-        if turned is None and (min(parameter.shape) < 2 or (parameter != parameter.flatten()[0]).any()):
+        if turned is None and (min(parameter.shape) < 2 or _differ(parameter)):
             return
         units = _units(parameter, turned or False)
         if len(units) >= 2 * chunks and _spread(units, chunks) == 0:
@@ -176,9 +177,14 @@ class SymmetricInitialisation(Rule):
         )
 
 
+def _differ(weight: Tensor) -> bool:
+    values = own_part(weight).flatten()
+    return bool((values != values[:1]).any())
+
+
 def _units(weight: Tensor, turned: bool) -> Tensor:
     """One row a unit."""
-    plain = weight.detach()
+    plain = own_part(weight)
     return (plain.transpose(0, 1) if turned else plain).flatten(1)
 
 
