@@ -25,6 +25,7 @@ SECONDS = 240
 STARTS = {"launch", "environments", "tmp_path"}
 """Whoever asks for one of these starts processes, which takes seconds."""
 SAMPLE = (
+    "test_alike.py::test_what_differs_is_named_before_the_first_step",
     "test_curves.py::test_in_single_precision_the_curve_is_the_same_to_rounding[one sample last]",
     "test_curves.py::test_two_processes_give_the_bits_of_one_that_accumulates",
     "test_evaluation.py::test_metrics_and_predictions_are_those_of_one_process_to_the_bit[2]",
