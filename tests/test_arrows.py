@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
     "examine": LOOP | {"loop", "precision", "seeds", "checkpoint", "doctor", "verify_resume"},
-    "state": SETUP | {"setup", "planning", "loop", "own_loop", "checkpoint", "observers"},
+    "state": SETUP | {"setup", "parallel", "planning", "loop", "own_loop", "checkpoint", "observers"},
     "trainer": SETUP
     | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result", "consult"}
     | {"verify_resume", "examine", "parallel", "tally"},

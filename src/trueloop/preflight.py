@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueloop.data.device import batch_length
 from trueloop.data.feed import Feed
 from trueloop.data.nested import leaves
+from trueloop.data.part import Idle
 from trueloop.errors import DataError, LossError, NonFiniteError, TrueloopError
 from trueloop.finite import bad_samples, first_bad_module
 from trueloop.objective import Batch, Computed, Objective, loss_kind, run_model, setting, split_batch
@@ -123,6 +125,13 @@ def explain(
     """
     if isinstance(error, TrueloopError):
         return
+    window = [batch.batch if isinstance(batch, Idle) else batch for batch in window]
+    if "more than 1 value per channel" in str(error) and any(batch_length(batch) == 1 for batch in window):
+        raise DataError(
+            "BatchNorm has one sample to normalise by: a batch, or this process's part of one, is that short; drop a "
+            "short last batch (DataLoader(drop_last=True)), take a batch size that leaves each process two samples of "
+            "it, or a norm that looks at one sample (GroupNorm, LayerNorm)"
+        ) from error
     about_dtypes = re.search(r"dtype|scalar type", str(error)) is not None
     for batch in window:
         wrong = _dtype_story(model, objective, batch) if about_dtypes else None
