@@ -125,7 +125,7 @@ def _processes(setup: Setup, feed: Feed) -> Iterator[str]:
     threads = f"{torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'} each"
     if setup.is_cut_up:
         how = choices.parallel if isinstance(choices.parallel, FSDP) else FSDP()
-        yield f"{here.size}, {threads}; FSDP ({why}): each holds a part of all weights, gradients and moments"
+        yield f"{here.size}, {threads}; FSDP ({why}): each holds and saves a part of all weights, gradients, moments"
         yield f"weights are gathered {_unit(how)} for each forward and backward pass, gradients are summed once a step"
     else:
         ddp = choices.parallel if isinstance(choices.parallel, DDP) else DDP()

@@ -19,10 +19,11 @@ from torchmetrics import Metric
 
 from trueloop.checkpoint import store
 from trueloop.checkpoint.find import Origin, has_checkpoints, leave_behind
+from trueloop.checkpoint.finite import is_finite
 from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.resume import Parts, Stateful, restore
 from trueloop.checkpoint.rngs import set_rngs_to
-from trueloop.checkpoint.saving import Saving, is_finite
+from trueloop.checkpoint.saving import Saving
 from trueloop.data.feed import Feed
 from trueloop.data.generators import generators_in, put
 from trueloop.data.given import LoaderFeed
@@ -150,7 +151,7 @@ def unfit(model: nn.Module, run: Run | None) -> str | None:
     """Why the state is not fit to be saved when an exception leaves a step; None if it is."""
     if run is not None and run.ritual.stepping:
         return "the optimizer was in the middle of its step"
-    if not all(is_finite(p) for p in model.parameters() if p.is_floating_point()):
+    if not all(is_finite(p) for p in model.parameters()):
         return "the weights hold NaN or Inf"
     return None
 

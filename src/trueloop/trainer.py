@@ -75,7 +75,9 @@ from trueloop.step import Settings
 from trueloop.tally import Tally
 
 if TYPE_CHECKING:
+    from trueloop.checkpoint.shards import Empty
     from trueloop.examine.result import Examined
+    from trueloop.parallel.shards import Shards
     from trueloop.verify_resume.verdict import Verdict
 
 BATCH_SIZE = 256
@@ -84,6 +86,9 @@ BATCH_SIZE = 256
 WIDER = 4
 """Evaluation batches are so many times those of training, for a loss that does not depend on the batch: they keep no
 activations for a backward pass. A guess that is safe in memory; a DataLoader of your own sets another size."""
+
+_HOLD, _WRITE, _GATHER = range(3)
+"""What rank 0 has all processes do (``Trainer._together``)."""
 
 
 class Trainer:
@@ -280,8 +285,11 @@ class Trainer:
         if out is not None and here.first:
             save = SaveAtEnd(self._write_weights, out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
-            names = [name for name, _ in self.model.named_parameters()]
-            saver = Saver(out, saving, self._capture_by_all, unfit=self._unfit, asked=asked, weights=names)
+            names = self._names
+            shards = self._shards_by_all
+            saver = Saver(
+                out, saving, self._capture_by_all, unfit=self._unfit, asked=asked, weights=names, shards=shards
+            )
         watchers += observers
         how: dict[str, Any] = {
             "epochs": epochs,
@@ -325,6 +333,7 @@ class Trainer:
                 until_the_end.enter_context(listening(asked))
             if out is not None and self.setup.is_cut_up:
                 events = self._together.between(events, asked)
+                until_the_end.callback(self._shards.wait)
             if saver is not None:
                 events = saved(events, saver)
             watch(events, watchers)
@@ -357,9 +366,12 @@ class Trainer:
             >>> bool((first.model.weight == second.model.weight).all())
             True
         """
-        found = find(folder, step)
+        found = find(folder, step, self._empty)
         for passed in found.passed:
             warnings.warn(passed, stacklevel=2)
+        self._go_back(found)
+
+    def _go_back(self, found: Origin) -> None:
         _ = self.setup
         try:
             check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
@@ -391,9 +403,13 @@ class Trainer:
             raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
         place = self._own.place if self._last_run is None else self._last_run.place
         snapshot = snapshot_of(captured, fresh_copies(), self.step, place.epoch, "asked for")
-        if self.setup.world.alone:
-            return store.write(Path(folder) / FOLDER, snapshot)
-        return Path(of_the_first(by_the_first(lambda: store.write(Path(folder) / FOLDER, snapshot))))
+        shards = self._shards.take_turn(snapshot) if self.setup.is_cut_up else None
+
+        def write() -> Path:
+            with contextlib.nullcontext() if shards is None else contextlib.closing(shards):
+                return store.write(Path(folder) / FOLDER, snapshot, shards=shards)
+
+        return write() if self.setup.world.alone else Path(of_the_first(by_the_first(write)))
 
     def verify_resume(
         self, train: Any, val: Any = None, *, verify_steps: int | None = None, timeout: float = 1800.0, **how: Any
@@ -890,22 +906,53 @@ class Trainer:
         if run is not None and run.latch is not None:
             run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
         captured = capture(self._parts())
-        return whole(captured) if self.setup.is_cut_up else captured
+        if not self.setup.is_cut_up:
+            return captured
+        from trueloop.parallel.shards import in_parts
+
+        return in_parts(captured)
 
     def _capture_by_all(self) -> dict[str, dict[str, Any]] | None:
         """The same, as rank 0 asks for it."""
-        return self._together.do(0) if self.setup.is_cut_up else self._capture()
+        return self._together.do(_HOLD) if self.setup.is_cut_up else self._capture()
+
+    def _shards_by_all(self, snapshot: store.Snapshot) -> store.WriteShards | None:
+        """Has all processes write the parts that they hold."""
+        return self._together.do(_WRITE, snapshot) if self.setup.is_cut_up else None
 
     @cached_property
     def _together(self) -> Together:
-        """What the weights' parts are needed for, on all processes."""
-        return Together(self._capture, lambda: whole(dict(self.evaluated_model.state_dict())))
+        """What the weights' parts are needed for, on all processes: ``_HOLD``, ``_WRITE`` and ``_GATHER``."""
+        return Together(
+            lambda: self._shards.hold(self._capture()),
+            lambda *snapshot: self._shards.take_turn(*snapshot),
+            lambda: whole(dict(self.evaluated_model.state_dict())),
+        )
+
+    @cached_property
+    def _shards(self) -> Shards:
+        from trueloop.parallel.shards import Shards
+
+        return Shards(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.model.named_parameters()]
+
+    @property
+    def _empty(self) -> Empty | None:
+        """Memory for what a checkpoint holds in parts: as the model is cut up, if it is."""
+        if self.choices.parallel is None or world().alone or not self.setup.is_cut_up:
+            return None
+        from trueloop.parallel.shards import empty
+
+        return empty
 
     def _write_weights(self, file: Path) -> None:
         if not self.setup.is_cut_up:
             weights.save_weights(self.evaluated_model, file)
         elif self._together.listening:  # a Ctrl-C in the middle of a step leaves nobody to ask
-            weights.write_tensors(self._together.do(1), file)
+            weights.write_tensors(self._together.do(_GATHER), file)
 
     def _unfit(self) -> str | None:
         if self.setup.is_cut_up:
@@ -941,7 +988,7 @@ class Trainer:
         here = world() if self.choices.parallel is not None else World()
         where = of_the_first(None if self._found is None else str(self._found.entry.path)) if not here.alone else None
         if where is not None and not here.first:
-            self.resume(where)
+            self._go_back(find(where, empty=self._empty, verified=True))
 
     def _forget_observers(self) -> None:
         self._observers, self._asked = (), None

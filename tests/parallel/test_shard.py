@@ -294,9 +294,10 @@ def test_saved_on_two_and_gone_on_with_on_one(launch: Launch, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_saved_on_two_and_gone_on_with_on_two_and_three(launch: Launch, tmp_path: Path) -> None:
+def test_saved_on_two_and_gone_on_with_on_two_three_and_four(launch: Launch, tmp_path: Path) -> None:
+    """The last layer's three rows leave one of four processes without any."""
     unbroken = launch(RESUMED, 2, str(tmp_path / "unbroken"), "anew", "0")
-    for processes in (2, 3):
+    for processes in (2, 3, 4):
         launch(RESUMED, 2, str(tmp_path / f"run{processes}"), "anew", "10")
         goes_on = launch(RESUMED, processes, str(tmp_path / f"run{processes}"), "resume", "0")
         assert torch.equal(goes_on, unbroken) if processes == 2 else (goes_on - unbroken).abs().max() < 1e-10

@@ -1,8 +1,7 @@
-"""A state that lies in parts on several processes, made whole on rank 0, which writes it as one process would.
+"""What lies in parts on several processes, made whole on rank 0; and what all of them do when rank 0 asks for it.
 
-A checkpoint is then the same file, whatever the number of processes and however the model was cut up: saved on N, gone
-on with on M or on one. Rank 0 alone knows when it is time to save; since all of them have to take part, the others
-listen to it after each event.
+Rank 0 alone knows when it is time to save; since all of them have to take part, the others listen to it after each
+event.
 """
 
 from __future__ import annotations
@@ -51,15 +50,20 @@ class Together:
         *tasks: each is called on all of them when rank 0 calls ``do`` with its number.
     """
 
-    def __init__(self, *tasks: Callable[[], Any]) -> None:
+    def __init__(self, *tasks: Callable[..., Any]) -> None:
         self._tasks = tasks
         self.listening = False
 
-    def do(self, number: int) -> Any:
-        """On rank 0, while the others listen: the result of a task that all of them take part in."""
+    def do(self, number: int, *given: Any) -> Any:
+        """On rank 0, while the others listen: the result of a task that all of them take part in.
+
+        Args:
+            number: of the task.
+            *given: to rank 0's; the others call it without.
+        """
         assert self.listening, "the others are in the middle of a step"
         _told(number)
-        return self._tasks[number]()
+        return self._tasks[number](*given)
 
     def between(self, events: Events, asked: Asked) -> Events:
         """The same events. After each, the other processes do what rank 0 asks for.
