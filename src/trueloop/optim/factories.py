@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.optim.groups import GroupRule, Terms, check_patterns, is_embedding, matches, no_decay, trainable
+from trueloop.optim.momentum import beginning_late
 from trueloop.optim.parts import lies_in_parts
 from trueloop.optim.together import Together
 
@@ -62,7 +63,9 @@ class Factory:
         settings = dict(self.settings)
         if "fused" in _known(self.kind):
             settings["fused"] = self._fuses(model, parameters.values()) if self.fused is None else self.fused
-        return _make(self.kind, self._grouped(model, parameters), settings)
+        made = _make(self.kind, self._grouped(model, parameters), settings)
+        is_sgd = type(made) is torch.optim.SGD and settings["fused"] and settings.get("momentum")
+        return beginning_late(made) if is_sgd else made  # type: ignore[arg-type]
 
     def _grouped(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         lr, decay = (self.settings.get(name, _default(self.kind, name)) for name in ("lr", "weight_decay"))
@@ -87,6 +90,8 @@ class Factory:
         """
         if any(is_embedding(module) and module.sparse for module in model.modules()):
             return False  # no fused kernel takes sparse gradients, and says so only at the first step
+        if self.settings.get("dampening"):
+            return False  # the first momentum is not dampened, and the fused kernel dampens one that comes late
         sorts = {(parameter.device, parameter.dtype, lies_in_parts(parameter)): parameter for parameter in parameters}
         probes = [
             (torch.zeros_like(one) if is_cut_up else torch.zeros(1, device=device, dtype=dtype)).requires_grad_()
