@@ -302,12 +302,23 @@ def rows(value: Value, depth: int = MOST) -> int | None:
         if whole is None or step is not None or not all(one is None or isinstance(one, int) for one in (start, stop)):
             return None
         return len(range(whole)[slice(start, stop)])
-    if op in ("randn", "rand", "zeros", "ones", "randperm") and inputs:
-        first = constant(inputs[0])
-        return first if isinstance(first, int) and (op == "randperm" or len(inputs) > 1) else None
+    if key is not None and rank(key, depth - 1) == 1:
+        return rows(key, depth - 1)
+    if op in ("randperm", "permutation") and len(inputs) == 1:
+        return _counted(inputs[0], depth - 1)
+    if op in ("randn", "rand", "zeros", "ones") and len(inputs) > 1:
+        return _counted(inputs[0], depth - 1)
     if inputs and (op in _KEEPS_RANK or (op in ("div", "mul", "sub", "add") and isinstance(inputs[1], Constant))):
         return rows(inputs[0], depth - 1)
     return None
+
+
+def _counted(value: Value, depth: int) -> int | None:
+    """A number of rows: as it is written, or the length of an array."""
+    if isinstance(value, Constant):
+        return value.value if isinstance(value.value, int) else None
+    is_length = isinstance(value, Unknown) and value.name == "len" and value.via == "call" and len(value.inputs) == 1
+    return rows(value.inputs[0], depth) if is_length and isinstance(value, Unknown) else None
 
 
 def batches(over: Value) -> int | None:
