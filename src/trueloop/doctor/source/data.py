@@ -215,7 +215,14 @@ def column(value: Value, depth: int = MOST) -> bool:
 
 def _is_rows(key: Value | None) -> bool:
     """Whether what stands in the brackets takes rows out, and leaves all dimensions: a slice, or row numbers."""
-    return (isinstance(key, Unknown) and key.via == "slice") or (key is not None and rank(key) == 1)
+    if isinstance(key, Unknown) and key.via == "slice":
+        return True
+    return _is_list(key) or (key is not None and rank(key) == 1)
+
+
+def _is_list(key: Value | None) -> bool:
+    """Row numbers in a list of Python's; a tuple has one for each dimension."""
+    return isinstance(key, Items) and key.kind == "list" and not any(isinstance(one, Items) for one in key.all())
 
 
 def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
@@ -223,7 +230,7 @@ def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
     whole = rank(of, depth)
     if whole is None:
         return None
-    if isinstance(key, Unknown) and key.via == "slice":
+    if (isinstance(key, Unknown) and key.via == "slice") or _is_list(key):
         return whole
     if isinstance(key, Items) and key.items is not None:
         signs = [
@@ -294,6 +301,8 @@ def rows(value: Value, depth: int = MOST) -> int | None:
         return ROWS[name]
     op, inputs = _made_by(value)
     key = _key(value)
+    if _is_list(key):
+        return None
     if isinstance(key, Items) and key.items:
         key = key.items[0]
     if isinstance(key, Unknown) and key.via == "slice":
