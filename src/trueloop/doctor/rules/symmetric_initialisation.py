@@ -238,9 +238,8 @@ def _weight(value: values.Tensor, weights: dict[int, read.Operated]) -> read.Ope
     if value.layer is not None and value.layer.kind in _LAYERS:
         found = weights.get(id(value.layer))
         return None if found is _OTHERWISE else found
-    if value.op not in ("matmul", "mm") or len(value.inputs) != 2:
-        return None
-    matrix = value.inputs[1]
+    product = _product(value)
+    matrix = product[1] if product is not None else None
     if not isinstance(matrix, values.Tensor) or matrix.op != "parameter" or matrix.layer is not None:
         return None
     found = weights.get(id(matrix))
@@ -252,17 +251,37 @@ def _weight(value: values.Tensor, weights: dict[int, read.Operated]) -> read.Ope
     return matrix if isinstance(made, values.Tensor) and made.op in ("zeros", "ones", "full") else None
 
 
+def _product(value: values.Tensor) -> tuple[values.Value, values.Value] | None:
+    """The samples and the matrix of ``x @ w``, ``F.linear(x, w)`` and ``einsum("bi,io->bo", x, w)``."""
+    if value.op in ("matmul", "mm", "linear") and len(value.inputs) == 2 and "bias" not in value.options:
+        return value.inputs[0], value.inputs[1]
+    how = values.constant(value.inputs[0]) if value.op == "einsum" and len(value.inputs) == 3 else None
+    if not isinstance(how, str) or how.count(",") != 1 or how.count("->") != 1:
+        return None
+    given, made = how.replace(" ", "").split("->")
+    x, matrix = given.split(",")
+    inner = set(x) & set(matrix)
+    if len(inner) != 1 or len(matrix) != 2 or len(set(matrix)) != 2 or len(set(x)) != len(x):
+        return None
+    (summed,) = inner
+    outer = matrix.replace(summed, "")
+    return (value.inputs[1], value.inputs[2]) if made == x.replace(summed, outer) else None
+
+
 def _below(value: values.Tensor, biases: set[int]) -> values.Tensor | None:
     """The layer or product whose units go into this one, each by itself; None if their biases tell them apart."""
-    one = value.inputs[0] if value.inputs else None
+    product = _product(value)
+    one = product[0] if product is not None else value.inputs[0] if value.inputs else None
     for _ in range(8):
+        if isinstance(one, values.Either):  # `y if self.act is None else self.act(y)`
+            one = _plainest(one)
         if not isinstance(one, values.Tensor) or not one.inputs:
             return None
         if one.layer is not None and one.layer.kind in _LAYERS:
             even = id(one.layer) in biases or values.constant(one.layer.option("bias")) is False
             width = values.constant(one.layer.option("out_features", 1) or one.layer.option("out_channels", 1), 2)
             return one if even and width != 1 else None
-        if one.op in ("matmul", "mm"):
+        if _product(one) is not None:
             return one
         if one.op == "add" and len(one.inputs) == 2:
             bias = one.inputs[1]
@@ -273,6 +292,15 @@ def _below(value: values.Tensor, biases: set[int]) -> values.Tensor | None:
         elif one.op not in _EACH_ALIKE:
             return None
         one = one.inputs[0]
+    return None
+
+
+def _plainest(either: values.Either) -> values.Value | None:
+    """The one of several values that the others are made of, each unit by itself."""
+    for plain in either.options:
+        made = [one for one in either.options if one is not plain]
+        if all(isinstance(m, values.Tensor) and m.op in _EACH_ALIKE and m.inputs[:1] == (plain,) for m in made):
+            return plain
     return None
 
 
@@ -410,6 +438,25 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "matrices of one value each, multiplied by einsum": """
+        import torch
+        from torch import nn
+        class Dense(nn.Module):
+            def __init__(self, n_in, n_out, act=None):
+                super().__init__()
+                self.kernel = nn.Parameter(torch.full((n_in, n_out), n_in**-0.5))
+                self.bias = nn.Parameter(torch.zeros(n_out))
+                self.act = act
+            def forward(self, x):
+                y = torch.einsum("bi,io->bo", x, self.kernel) + self.bias
+                return y if self.act is None else self.act(y)
+        net = nn.Sequential(Dense(10, 24, torch.tanh), Dense(24, 24, torch.tanh), Dense(24, 1))
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+    """,
     "in the model, one after the other": """
         import torch
         from torch import nn
@@ -477,6 +524,25 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one matrix of zeros behind a random one, and a product of each head by itself": """
+        import torch
+        from torch import nn
+        class Low(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.zeros(2, 8))
+                self.c, self.d = nn.Parameter(torch.ones(4, 8)), nn.Parameter(torch.ones(4, 8))
+            def forward(self, x):
+                x = torch.einsum("ri,br->bi", self.b, torch.einsum("ir,bi->br", self.a, x))
+                x = torch.einsum("br,ri->bi", torch.einsum("bi,ir->br", x, self.a), self.b)
+                return torch.einsum("bhi,hi->bhi", torch.einsum("bi,hi->bhi", x, self.c), self.d).sum(1)
+        net = Low()
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+    """,
     "one of two, a branch that begins at zero, biases that differ": """
         import torch
         from torch import nn
