@@ -2,8 +2,8 @@
 
 Sees: all rows of a layer's weights are the same at the first backward, and they are still the same after the model
 has taken 6 steps in which weights moved: what is left between the rows is less than a thousandth of what the layer
-moved. The layer must have 2 units or more, be trained and not be an embedding; of layers of your own, matrices that
-start at one value throughout are looked at. (6 and a thousandth are guesses.)
+moved. The layer must have 2 units or more and be trained; of embeddings and of layers of your own, matrices that
+start at one value throughout are looked at (an embedding's units are its columns). (6 and a thousandth are guesses.)
 
 Why it matters: equal units get equal gradients, so they stay copies of one another for ever. The network has one
 feature a layer, however wide it is.
@@ -57,6 +57,8 @@ class _Equal:
     """A copy of the first unit's weights at the start."""
     optimizer: int | None = None
     steps: int = 0
+    still: bool = True
+    """That it does not move is told as well."""
 
 
 class SymmetricInitialisation(Rule):
@@ -114,7 +116,7 @@ class SymmetricInitialisation(Rule):
             ways = (False, True) if one.turned is None else (one.turned,)
             spread = min(_spread(_units(weight, turned), one.chunks) for turned in ways)
             moved = float((_units(weight, ways[0])[0] - one.start).norm())
-            touched = moved > 0 or weight.grad is not None
+            touched = moved > 0 or (one.still and weight.grad is not None)
             if touched and spread <= LEFT * moved:
                 stuck.append((one, moved))
         if ready and stuck:
@@ -136,6 +138,7 @@ class SymmetricInitialisation(Rule):
         for path, module in root.named_modules():
             kind = type(module).__name__
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                self._keep_embedding(module.weight, f"{path}.weight".lstrip("."), kind)
                 continue
             gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(kind, 1)
             gates = 3 if isinstance(module, nn.MultiheadAttention) else gates
@@ -154,6 +157,15 @@ class SymmetricInitialisation(Rule):
                         gates,
                         turned=None if own and not layer else turned,
                     )
+
+    def _keep_embedding(self, weight: Tensor, name: str, kind: str) -> None:
+        """Of one value throughout: a random factor would tell its columns apart at the first step."""
+        if weight.is_meta or not weight.numel() or (weight != weight.flatten()[0]).any():
+            return
+        before = len(self._equal)
+        self._keep(weight, name, kind, 1, turned=True)
+        for one in self._equal[before:]:
+            one.still = False
 
     def _keep(self, parameter: Tensor, name: str, kind: str, chunks: int, *, turned: bool | None) -> None:
         from torch import nn
@@ -327,6 +339,24 @@ _ONE_VALUE = (".constant_", ".zeros_", ".ones_")
 
 
 FIRES = {
+    "two factors of one value each": """
+        class Factors(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.user, self.item = nn.Embedding(20, 4), nn.Embedding(10, 4)
+                nn.init.constant_(self.user.weight, 0.1)
+                nn.init.constant_(self.item.weight, 0.1)
+
+            def forward(self, u, i):
+                return (self.user(u) * self.item(i)).sum(-1)
+
+        net = Factors()
+        opt = torch.optim.Adam(net.parameters(), lr=0.05)
+        for _ in range(12):
+            opt.zero_grad()
+            F.mse_loss(net(torch.randint(20, (16,)), torch.randint(10, (16,))), torch.randn(16)).backward()
+            opt.step()
+    """,
     "a constant in every layer": """
         def init(m):
             if isinstance(m, nn.Linear):
@@ -381,6 +411,24 @@ FIRES = {
 }
 
 SILENT = {
+    "one factor of zeros, and biases that are looked up": """
+        class Factors(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.user, self.item, self.bias = nn.Embedding(20, 4), nn.Embedding(10, 4), nn.Embedding(10, 1)
+                nn.init.zeros_(self.item.weight)
+                nn.init.zeros_(self.bias.weight)
+
+            def forward(self, u, i):
+                return (self.user(u) * self.item(i)).sum(-1) + self.bias(i).squeeze(-1)
+
+        net = Factors()
+        opt = torch.optim.Adam(net.parameters(), lr=0.05)
+        for _ in range(12):
+            opt.zero_grad()
+            F.mse_loss(net(torch.randint(20, (16,)), torch.randint(10, (16,))), torch.randn(16)).backward()
+            opt.step()
+    """,
     "matrices that start at zero and are told apart": """
         class Adapter(nn.Module):
             def __init__(self):
