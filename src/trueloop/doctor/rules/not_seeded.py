@@ -97,14 +97,15 @@ def _drawn_by_data(program: Program) -> Iterator[Operated]:
             if not isinstance(method, Function) or method.unit is not program.unit or id(method.node) in seen:
                 continue
             seen.add(id(method.node))
-            for one in blocks.walk(method.node):
-                if blocks.kind(one) != "Call":
-                    continue
+            calls: list[Any] = [one for one in blocks.walk(method.node) if blocks.kind(one) == "Call"]
+            for one in calls:
                 root, _, rest = program.unit.text(one.func).partition(".")
                 if root == "self":
                     left.append(data.cls.find(rest))
                 elif rest and isinstance(of := _named(method, root), Named):
-                    given = {each.keyword.value: NONE for each in one.args if each.keyword is not None}
+                    given: dict[str, Value] = {
+                        each.keyword.value: NONE for each in one.args if each.keyword is not None
+                    }
                     at = At(method.unit, (), (), ())
                     yield Operated(one, at, canonical(f"{of.name}.{rest}"), (), given, NONE, method)
 

@@ -54,11 +54,11 @@ def in_source(program: Program) -> Iterator[Checked]:
         return
     for node in matchers.findall(program.unit.tree, matchers.If(test=matchers.Comparison())):
         kept = _kept(program, node) if isinstance(node, cst.If) else None
-        if kept is None:
+        if kept is None or not isinstance(node, cst.If):
             continue
         score, best = kept
         used = len(re.findall(rf"(?<![\w.]){re.escape(best)}(?!\w)", text)) >= 4  # begun, compared, kept, and used
-        weights = _WEIGHTS.findall(program.unit.text(node.body)) if isinstance(node, cst.If) else []
+        weights = _WEIGHTS.findall(program.unit.text(node.body))
         if not used and not any(f"load_state_dict({name})" in text for name in weights):
             continue
         setting = "" if weights or _KEEPS.search(program.unit.text(node.body)) else _setting(program, node)
