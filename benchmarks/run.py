@@ -41,6 +41,7 @@ from benchmarks.cases import (  # noqa: E402
     reading,
     regression,
     saving,
+    scale,
     startup,
 )
 from benchmarks.rounds import How, Pool, Rounds, say  # noqa: E402
@@ -52,6 +53,7 @@ CASES: dict[str, ModuleType] = {
     "startup": startup,
     "saving": saving,
     "listening": listening,
+    "scale": scale,
 }
 RESULTS = machine.ROOT / "benchmarks" / "RESULTS.md"
 DIAGNOSIS, CHECKING, READING = "diagnosis", "checking", "reading"
@@ -109,7 +111,7 @@ def _measured(how: How, names: list[str]) -> Iterator[dict[str, str]]:
         pool = Pool(threads)
         try:
             for name in names:
-                if name == "startup" and threads != THREADS[0]:
+                if name in ("startup", "scale") and threads != THREADS[0]:
                     continue
                 result = CASES[name].measure(how, pool)
                 results[name][threads] = result

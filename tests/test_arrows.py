@@ -39,18 +39,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objective": {"errors", "data"},
     "finite": {"errors", "objective", "data"},
     "cadence": {"errors", "schedules"},
-    "evaluate": {"errors", "events", "objective", "data", "preflight"},
-    "preflight": {"errors", "objective", "finite", "data"},
+    "tally": {"errors", "objective", "data"},
+    "evaluate": {"errors", "events", "objective", "data", "preflight", "tally"},
+    "preflight": {"errors", "objective", "finite", "data", "optim"},
     "step": STEP,  # never loop
     "loop": LOOP,  # never observers: they meet only in watch()
-    "setup": SETUP,
-    "planning": SETUP | {"setup", "consult"},
-    "own_loop": SETUP | {"setup", "loop"},
+    "parallel": STEP | {"step", "loop", "tally", "checkpoint"},  # around them: they do not know of other processes
+    "setup": SETUP | {"parallel", "tally"},
+    "planning": SETUP | {"setup", "consult", "parallel"},
+    "own_loop": SETUP | {"setup", "loop", "parallel"},
     # who watches
     "observers": {"errors", "events"},
     "result": {"errors", "events"},
     "report": {"errors"},
-    "checkpoint": {"errors", "events", "data", "step"},
+    "checkpoint": {"errors", "events", "data", "step", "optim"},
     "testing": {"errors", "events", "plan", "checkpoint"},
     "hindsight": {"errors", "events", "doctor"},
     "consult": {"events", "doctor", "hindsight"},
@@ -58,10 +60,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     # who puts it together
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
     "examine": LOOP | {"loop", "precision", "seeds", "checkpoint", "doctor", "verify_resume"},
-    "state": SETUP | {"setup", "planning", "loop", "own_loop", "checkpoint", "observers"},
+    "state": SETUP | {"setup", "parallel", "planning", "loop", "own_loop", "checkpoint", "observers"},
     "trainer": SETUP
     | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result", "consult"}
-    | {"verify_resume", "examine"},
+    | {"verify_resume", "examine", "parallel", "tally"},
     "recipe": {"trainer", "result", "loop", "checkpoint"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are
     "cli": {"*"},  # nobody imports cli, but for `python -m trueloop`

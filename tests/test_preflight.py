@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trueloop as tl
+from trueloop.data.part import Idle
 from trueloop.errors import DataError, LossError, TrueloopError
+from trueloop.objective import objective
+from trueloop.preflight import explain
 from trueloop.testing import Recorder, classification, mlp, regression, same_bits
 
 ROWS = torch.arange(12)
@@ -235,3 +238,17 @@ def test_an_error_of_the_models_own_passes_as_it_is() -> None:
     trainer = tl.Trainer(Broken(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
     with pytest.raises(ValueError, match=r"^my own mistake$"):
         trainer.fit(regression(8), epochs=1, batch_size=4, progress=False)
+
+
+def test_a_batch_that_is_too_short_for_batchnorm_is_said_to_be() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.sgd(lr=0.1), device="cpu")
+    with pytest.raises(DataError, match=r"BatchNorm has one sample.*drop_last"):
+        trainer.fit((torch.randn(9, 4), torch.zeros(9, dtype=torch.long)), epochs=1, batch_size=4, progress=False)
+
+
+def test_what_a_process_gets_of_a_batch_of_others_is_explained_as_the_batch_is() -> None:
+    of = objective(nn.CrossEntropyLoss())
+    batch = (torch.randn(2, 4), torch.tensor([0, 7]))
+    with pytest.raises(DataError, match="7"):
+        explain(RuntimeError("index out of bounds"), nn.Linear(4, 3), of, [Idle(batch)])

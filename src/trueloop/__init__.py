@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Stop,
     )
     from trueloop.loop import watch
+    from trueloop.parallel.replicate import DDP
+    from trueloop.parallel.units import FSDP
     from trueloop.plan import Plan
     from trueloop.recipe import Recipe
     from trueloop.result import Result
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDP",
+    "FSDP",
     "EpochEnded",
     "EvalEnded",
     "Event",
@@ -78,6 +82,8 @@ _HOMES = {
     ),
     **dict.fromkeys(("StepEnded", "Stop"), "events"),
     "Saving": "checkpoint.saving",
+    "DDP": "parallel.replicate",
+    "FSDP": "parallel.units",
     "Result": "result",
     "Trainer": "trainer",
     "Recipe": "recipe",

@@ -8,6 +8,8 @@ TrueloopError                   what was expected, what came (the value), what t
 │   └── WorkerError             a loader's worker raised, exited, was killed, or hangs
 ├── LossError                   a loss that cannot be minimised: not a scalar, no graph, shapes that would broadcast
 │   └── NonFiniteError          NaN or Inf, with the step and the first module whose output was not finite
+├── ProcessError                a process of several that hangs, is gone, or whose weights have drifted
+├── PeerError                   another process has failed, and tells it
 ├── CheckpointError             a checkpoint that is damaged, of a newer format, or of something else
 │   └── NewerFormatError        one that a newer trueloop wrote, with the version that reads it
 └── MissingExtraError           an optional package is not installed; carries the install line
@@ -124,6 +126,24 @@ class MissingExtraError(TrueloopError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; it comes with an extra: pip install 'trueloop[{extra}]'")
+
+
+class ProcessError(TrueloopError):
+    """A process of this run hangs, is gone, or has weights that are not those of the others.
+
+    Args:
+        message: which one, and what it was doing.
+        step: how many optimizer steps had been taken, if that is known.
+        ranks: the processes that are at fault, as far as that is known.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, ranks: Iterable[int] = ()) -> None:
+        super().__init__(message, step=step)
+        self.ranks = tuple(ranks)
+
+
+class PeerError(TrueloopError):
+    """Another process of this run has failed: what went wrong is its to tell."""
 
 
 class Preempted(SystemExit):

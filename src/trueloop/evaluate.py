@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,18 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from trueloop.data.device import batch_length, move
+from trueloop.data.part import Idle
 from trueloop.errors import ArgumentError, DataError, LossError
 from trueloop.events import EvalEnded
-from trueloop.objective import Batch, Computed, Mean, Objective, named_parts, run_model, split_batch
+from trueloop.objective import Batch, Computed, Objective, named_parts, run_model, split_batch
 from trueloop.preflight import check_target, explain
-
-CPU = torch.device("cpu")
-
-MetricFunction = Callable[[Any, Any], Any]
-"""``(outputs, targets) -> number``: sees all samples of the evaluation at once, so that any metric is exact."""
+from trueloop.tally import CPU, Metrics, Tally, join
 
 
 @contextlib.contextmanager
@@ -83,71 +78,76 @@ def evaluate(
     model: nn.Module,
     objective: Objective,
     batches: Iterable[Batch],
-    metrics: Mapping[str, Metric | MetricFunction],
+    metrics: Metrics,
     *,
     step: int = 0,
     epoch: int = 0,
+    tally: type[Tally] = Tally,
 ) -> EvalEnded:
     """The loss and all metrics over all samples of ``batches``, exactly, whatever their sizes.
 
     Args:
         model: evaluated as it is, in eval mode.
         objective: gives loss and count of each batch; penalties are no part of it.
-        batches: on the model's device.
+        batches: on the model's device; of an ``Idle`` one nothing counts.
         metrics: torchmetrics are reset, updated a batch at a time and computed; a plain function is called once, as
             ``function(outputs, targets)``, on the outputs and targets of all samples, on the CPU.
         step: for the record.
         epoch: for the record.
+        tally: counts and sums what the batches gave; ``SharedTally`` where other processes have batches, too.
 
     Raises:
         DataError: there is not one batch.
         ArgumentError: a metric gives what is not a number.
     """
     started = time.monotonic()
-    mean = Mean(is_sum=objective.is_sum)
-    updated = {name: metric for name, metric in metrics.items() if isinstance(metric, Metric)}
-    functions = {name: metric for name, metric in metrics.items() if not isinstance(metric, Metric)}
-    kept: list[tuple[Any, Any]] = []
-    for metric in updated.values():
-        metric.reset()
+    seen, checked = tally(metrics, is_sum=objective.is_sum), False
     with resting(model):
         for batch in batches:
             try:
-                computed, output, target = _compute(model, objective, batch, want_output=bool(metrics))
+                own = batch.batch if isinstance(batch, Idle) else batch
+                computed, output, target = _compute(model, objective, own, want_output=bool(metrics))
             except (RuntimeError, ValueError, IndexError) as error:
                 explain(error, model, objective, [batch])
                 raise
-            if mean.samples == 0:
+            if isinstance(batch, Idle):
+                continue
+            if not checked:
                 check_target(objective, output, target)
-            mean.add(computed.loss, computed.count, batch_length(batch))
-            for metric in updated.values():
-                metric.update(output, target)
-            if functions:
-                kept.append((move(output, CPU), move(target, CPU)))
+                checked = True
+            seen.add(computed, batch_length(batch), output, target)
+        seen.gather()
+        mean = seen.loss
         if mean.samples == 0:
             raise DataError("expected at least one sample to evaluate, got an empty loader")
         values: dict[str, float] = {"loss": mean.value()}
-        if functions:
-            outputs, targets = _join([o for o, _ in kept]), _join([t for _, t in kept])
-        for name, given in metrics.items():
-            values |= _flatten(name, given.compute() if isinstance(given, Metric) else given(outputs, targets))
+        for name, value in seen.values().items():
+            values |= _flatten(name, value)
     return EvalEnded(step, epoch, values, mean.samples, time.monotonic() - started)
 
 
-def predict(model: nn.Module, batches: Iterable[Batch], *, has_target: bool | None = None) -> Any:
+def predict(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    has_target: bool | None = None,
+    gather: Callable[[list[Any]], list[Any]] = list,
+) -> Any:
     """The model's outputs for all samples, in the order of the input, on the CPU.
 
     Args:
         model: run in eval mode and without a graph.
         batches: on the model's device.
         has_target: the last entry of each batch is a target, and not an input; None takes a lone tensor for an input.
+        gather: from the outputs of these batches to those of all, where other processes have some.
 
     Returns:
         A tensor (samples, …), or a tuple or dict of them where the model returns one.
     """
     outputs: list[Any] = []
     with resting(model):
-        for batch in batches:
+        for dealt in batches:
+            batch = dealt.batch if isinstance(dealt, Idle) else dealt
             if has_target is not False:
                 output, _ = run_model(model, batch)
             elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
@@ -156,10 +156,12 @@ def predict(model: nn.Module, batches: Iterable[Batch], *, has_target: bool | No
                 output = model(*named.values()) if len(named) == 1 else model(**named)
             else:
                 output = model(batch)
-            outputs.append(output)
+            if not isinstance(dealt, Idle):
+                outputs.append(move(output, CPU))
+    outputs = gather(outputs)
     if not outputs:
         raise DataError("expected at least one sample to predict, got an empty loader")
-    return _join(outputs)
+    return join(outputs)
 
 
 def _compute(model: nn.Module, objective: Objective, batch: Batch, *, want_output: bool) -> tuple[Computed, Any, Any]:
@@ -196,28 +198,3 @@ def _flatten(name: str, value: Any) -> dict[str, float]:
         return {name: float(value)}
     except (TypeError, ValueError):
         raise ArgumentError(f"metric {name!r} must give a number, a tensor or a dict of them, got {value!r}") from None
-
-
-def _join(parts: list[Any]) -> Any:
-    """The batches' outputs as one, on the CPU; scalars (a loss that the model returns) are stacked, a value a batch."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        if first.dim() == 0:
-            return torch.stack([part.cpu() for part in parts])
-        try:
-            return torch.cat([part.cpu() for part in parts])
-        except RuntimeError as error:
-            raise ArgumentError(
-                f"the model's outputs cannot be joined, since their shapes differ from batch to batch ({error}); "
-                "pad them, or predict batch by batch: trainer.evaluating(…)"
-            ) from None
-    if first is None:
-        return None
-    if isinstance(first, Mapping):
-        return {key: _join([part[key] for part in parts]) for key in first}
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        return type(first)(**{f.name: _join([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(first)})
-    if isinstance(first, (tuple, list)):
-        joined = [_join(list(column)) for column in zip(*parts, strict=True)]
-        return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
-    return parts

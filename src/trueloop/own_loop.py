@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 import weakref
@@ -19,15 +20,22 @@ from trueloop.checkpoint.modes import Modes, modes_of
 from trueloop.checks import check_count
 from trueloop.data.device import batch_length, move, onto
 from trueloop.data.feed import Feed
-from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
+from trueloop.data.part import Idle
+from trueloop.errors import ArgumentError, NonFiniteError, PeerError, UnknownNameError
 from trueloop.evaluate import resting, wake
 from trueloop.events import StepEnded
 from trueloop.finite import Latch, NotFinite, first_bad_module
 from trueloop.loop import Place, windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
+from trueloop.parallel.alike import until_all_end
+from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.failing import naming, telling
+from trueloop.parallel.reduce import of_the_first
+from trueloop.parallel.ritual import own_draws
+from trueloop.parallel.waiting import Standing
 from trueloop.preflight import KEPT, check_loss
 from trueloop.setup import Length, Setup, begin_average, length, make_ritual
-from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure, shares
+from trueloop.step import COUNTED, Ratio, Ritual, refuse_closure
 
 _Batches = Generator[Batch, None, None]
 
@@ -40,6 +48,7 @@ class _Microbatch:
     number: int
     """Its place in the epoch, from 0."""
     samples: int
+    """0 where the batch is one of other processes, since there was none for this one: it counts for nothing."""
     ratio: Ratio
     is_last: bool
     """The window ends with it: ``update`` takes the step."""
@@ -82,6 +91,7 @@ class OwnLoop:
         self._end = 0  # microbatches of the epoch that were fetched
         self._resumes = False  # the next loop over batches goes on where the checkpoint was saved
         self._epochs: int | None = None
+        self._seed = 0  # of what the loop body draws, where there are other processes
         self._latches: list[Latch] = []
         self._lost: set[str] = set()
         self._updated: set[str] = set()
@@ -91,9 +101,14 @@ class OwnLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loop stands, in an epoch and in a window; with what was fetched of it and not yet trained on."""
-        left = self._end - self.place.batch
-        rest = list(self._fetched[len(self._fetched) - left :]) if left > 0 else []
         is_open = any(ritual.is_open for ritual in self.rituals.values())
+        left = self._end - self.place.batch
+        if not self.setup.world.alone and (is_open or left > 0):
+            raise ArgumentError(
+                "save after the update() that takes a window's step: within it, each process has batches and gradients "
+                "of its own, and a checkpoint is of rank 0's alone"
+            )
+        rest = list(self._fetched[len(self._fetched) - left :]) if left > 0 else []
         return {
             **self.place.state_dict(),
             "batch": self.place.batch + len(rest),
@@ -139,11 +154,16 @@ class OwnLoop:
         return batches
 
     def _batches(self, feed: Feed) -> _Batches:
+        with telling(self.setup.world):
+            yield from self._of_an_epoch(feed)
+
+    def _of_an_epoch(self, feed: Feed) -> _Batches:
         wake(self.setup.choices.model)
         self.feed = feed
         last_act = None if self.rituals else self._begin(feed)
         start, self._resumes = self.place.batch if self._resumes else 0, False
         batches = onto(self.setup.device, ahead=not feed.state())(feed.epoch(self.place.epoch, start))
+        shared = not self.setup.world.alone
         if last_act is not None:
             last_act()
         for latch in self._latches:
@@ -151,14 +171,16 @@ class OwnLoop:
         rest, self._fetched, self._end = self._fetched if start else (), (), start
         number = start - len(rest)
         try:
-            for window, sizes in self._windows(batches, rest):
-                shared = shares(sizes)[len(sizes) - len(window) :]
-                for batch, samples, ratio in zip(window, sizes[len(sizes) - len(window) :], shared, strict=True):
+            for window, sizes in self._windows(until_all_end(batches) if shared else batches, rest):
+                first = len(sizes) - len(window)
+                ratios = next(iter(self.rituals.values())).shares(sizes)[first:]
+                for batch, samples, ratio in zip(window, sizes[first:], ratios, strict=True):
                     self.place.batch = number
                     self._at = _Microbatch(batch, number, samples, ratio, batch is window[-1])
                     number += 1
                     self._updated.clear()
-                    with self.setup.precision.autocast(self.setup.device):
+                    draws = own_draws(self._seed, self.place.epoch, number) if shared else contextlib.nullcontext()
+                    with self.setup.precision.autocast(self.setup.device), draws:
                         yield batch
                 self.place.batch = number
                 for ritual in self.rituals.values():
@@ -167,6 +189,8 @@ class OwnLoop:
                 self._lost.clear()
             for latch in self._latches:
                 latch.check(self.place.epoch, self.step)
+            if shared:
+                same_buffers(self.setup.choices.model)
         finally:
             self._at = None
             for latch in self._latches:
@@ -182,12 +206,22 @@ class OwnLoop:
         if rest:
             yield [move(batch, self.setup.device) for batch in rest], self._window
         for window in windows(batches, self.setup.choices.accumulate):
-            self._window, self._fetched = [batch_length(batch) for batch in window], window
+            self._window = [0 if isinstance(batch, Idle) else batch_length(batch) for batch in window]
+            self._fetched = [batch.batch if isinstance(batch, Idle) else batch for batch in window]
             self._end += len(window)
-            yield window, self._window
+            yield self._fetched, self._window
 
     def update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         """See ``Trainer.update``."""
+        if self.setup.world.alone:
+            return self._update(loss, count, name)
+        with naming(self.setup.world):
+            event = self._update(loss, count, name)
+        if event is not None:
+            Standing.at = f"after step {event.step:,}"
+        return event
+
+    def _update(self, loss: Tensor, count: Count | None, name: str) -> StepEnded | None:
         place = self._at
         if place is None:
             self.wake()
@@ -206,19 +240,23 @@ class OwnLoop:
         if name in self._lost:
             return None  # its window has met NaN, and was given up
         samples = place.samples if place else 1
-        ratio = place.ratio if place else None
+        ratio = place.ratio if place else ritual.shares([1])[0]
         if ritual.step == 0 and not ritual.is_open:
             check_loss(Computed(loss, 1 if count is None else count, False, NO_TERMS, None, None))
         if count is not None and ratio is not None:
             ratio = COUNTED
+        if samples == 0:
+            loss, count = loss * 0, None if count is None else count * 0
         with torch.autocast(self.setup.device.type, enabled=False):  # it would round what an optimizer multiplies
             try:
                 ritual.contribute(loss, samples if count is None else count, samples, ratio)
+                event = ritual.finish(self.place.epoch) if place is None or place.is_last else None
             except NotFinite:
-                ritual.discard()
-                self._lost.add(name)
+                self._give_up(ritual, name)
                 raise self._not_finite(ritual, place) from None
-            event = ritual.finish(self.place.epoch) if place is None or place.is_last else None
+            except PeerError:
+                self._give_up(ritual, name)
+                raise
         if place is not None:
             self.place.batch = place.number + 1
         if place is None:
@@ -262,6 +300,7 @@ class OwnLoop:
         """Makes what belongs to one run; gives the last act of a resume, if this is one."""
         begin_average(self.setup)
         self._latches = []
+        self._seed = torch.initial_seed() if self.setup.world.alone else of_the_first(torch.initial_seed())
         run = Length(self._epochs, None, None)
         if feed is not None and self._epochs is not None:
             run = length(feed, self.setup.choices.accumulate, self._epochs, None)
@@ -290,6 +329,11 @@ class OwnLoop:
             known = ", ".join(self.rituals)
             raise ArgumentError(f"there are several optimizers; say which one: update(loss, optimizer=…), of {known}")
         raise UnknownNameError("optimizer", name, self.rituals)
+
+    def _give_up(self, ritual: Ritual, name: str) -> None:
+        ritual.discard()
+        if self._at is not None:
+            self._lost.add(name)
 
     def _not_finite(self, ritual: Ritual, place: _Microbatch | None) -> NonFiniteError:
         module = None

@@ -75,6 +75,8 @@ class Plan:
     saves: str | None = None
     doctor: str | None = None
     """To what of the run the doctor listens; None if to nothing."""
+    processes: tuple[str, ...] = ()
+    """How several processes share the run, a line each; none where there is one."""
     compiles: str | None = None
     average: str | None = None
     notes: tuple[str, ...] = field(default=())
@@ -92,6 +94,7 @@ class Plan:
             ("device", self.device),
             ("precision", self.precision),
             ("memory", self.memory),
+            *(("processes", line) for line in self.processes),
             ("compiles", self.compiles),
             ("average", self.average),
             ("evaluates", self.evaluates),

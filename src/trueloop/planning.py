@@ -11,15 +11,21 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trueloop.consult import listening_plan
 from trueloop.data.feed import Feed
+from trueloop.data.part import Part
 from trueloop.errors import ArgumentError
 from trueloop.objective import Objective, loss_name
+from trueloop.parallel.replicate import DDP
+from trueloop.parallel.units import FSDP
 from trueloop.plan import Group, Plan, Rate, course
 from trueloop.schedules import Schedule, Stepped
 from trueloop.setup import Length, Setup
 from trueloop.step import Ritual
+
+BY_PART = "; each process looks at its own part of the weights"
 
 
 def make_plan(
@@ -64,11 +70,12 @@ def make_plan(
         device=setup.device_reason,
         precision=setup.precision.reason,
         memory=setup.memory_reason,
+        processes=tuple(_processes(setup, feed)),
         compiles=setup.compile_reason,
         average=None if choices.average is None else str(choices.average),
         evaluates=evaluates,
         saves=saves,
-        doctor=listening_plan() if choices.doctor else None,
+        doctor=listening_plan() + BY_PART * setup.is_cut_up if choices.doctor else None,
         notes=(*notes, *(setup.used if ritual.schedule is not None else ())),
     )
 
@@ -100,6 +107,53 @@ def _groups(optimizer: torch.optim.Optimizer, base_rates: Sequence[float]) -> It
         name = group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {index}")
         weights = sum(p.numel() for p in group["params"])
         yield Group(name, len(group["params"]), weights, lr, float(group.get("weight_decay", 0.0)))
+
+
+def _processes(setup: Setup, feed: Feed) -> Iterator[str]:
+    """How the processes share the run."""
+    choices, here = setup.choices, setup.world
+    asked = choices.parallel if isinstance(choices.parallel, str) else type(choices.parallel).__name__.lower()
+    why = (
+        "asked for"
+        if asked != "auto"
+        else "auto: torchrun has started several; FSDP is for what one device cannot hold"
+    )
+    if here.alone:
+        if choices.parallel not in (None, "auto"):
+            yield f"1, though {asked} was asked for: start more by torchrun, or by trueloop train … --processes N"
+        return
+    threads = f"{torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'} each"
+    if setup.is_cut_up:
+        how = choices.parallel if isinstance(choices.parallel, FSDP) else FSDP()
+        yield f"{here.size}, {threads}; FSDP ({why}): each holds and saves a part of all weights, gradients, moments"
+        yield f"weights are gathered {_unit(how)} for each forward and backward pass, gradients are summed once a step"
+    else:
+        ddp = choices.parallel if isinstance(choices.parallel, DDP) else DDP()
+        trained = [p for p in choices.model.parameters() if p.requires_grad]
+        sent = sum(p.numel() * (2 if ddp.compress else p.element_size()) for p in trained)
+        yield f"{here.size}, {threads}; DDP ({why}): each has the whole model"
+        yield f"gradients are summed once a step: {sent / 1e6:,.3g} MB" + (", rounded to bf16" if ddp.compress else "")
+    if any(isinstance(module, _BatchNorm) for module in choices.model.modules()):
+        synced = isinstance(choices.parallel, DDP) and choices.parallel.sync_batchnorm
+        yield "BatchNorm: " + (
+            "statistics over all processes (sync_batchnorm=True)"
+            if synced
+            else "each normalises by its own samples, and rank 0's running statistics are kept"
+        )
+    if feed.batch_size is not None:
+        own = [Part(rank, here.size).rows(feed.batch_size) for rank in (0, here.size - 1)]
+        most, least = (rows.stop - rows.start for rows in own)
+        sizes = f"{most}" if most == least else f"{least} or {most}"
+        hint = "" if least else "; raise batch_size"
+        yield f"of a batch's {feed.batch_size:,} samples each computes {sizes}{hint}"
+
+
+def _unit(how: FSDP) -> str:
+    if how.wrap is None:
+        return "block by block"
+    if isinstance(how.wrap, int):
+        return f"by parts of {how.wrap:,} weights"
+    return " and ".join(one if isinstance(one, str) else one.__name__ for one in how.wrap) + " by itself"
 
 
 WALKED = 10_000

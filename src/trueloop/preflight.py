@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueloop.data.device import batch_length
 from trueloop.data.feed import Feed
 from trueloop.data.nested import leaves
+from trueloop.data.part import Idle
 from trueloop.errors import DataError, LossError, NonFiniteError, TrueloopError
 from trueloop.finite import bad_samples, first_bad_module
 from trueloop.objective import Batch, Computed, Objective, loss_kind, run_model, setting, split_batch
+from trueloop.optim.parts import lies_in_parts, own_part
 
 
 def checked(objective: Objective, feed: Feed, held_out: Feed | None = None) -> Objective:
@@ -122,12 +125,19 @@ def explain(
     """
     if isinstance(error, TrueloopError):
         return
+    window = [batch.batch if isinstance(batch, Idle) else batch for batch in window]
+    if "more than 1 value per channel" in str(error) and any(batch_length(batch) == 1 for batch in window):
+        raise DataError(
+            "BatchNorm has one sample to normalise by: a batch, or this process's part of one, is that short; drop a "
+            "short last batch (DataLoader(drop_last=True)), take a batch size that leaves each process two samples of "
+            "it, or a norm that looks at one sample (GroupNorm, LayerNorm)"
+        ) from error
     about_dtypes = re.search(r"dtype|scalar type", str(error)) is not None
     for batch in window:
         wrong = _dtype_story(model, objective, batch) if about_dtypes else None
         if wrong is not None:
             raise DataError(wrong) from error
-        if objective.criterion is None:
+        if objective.criterion is None or _lies_in_parts(model):
             continue
         try:
             with torch.no_grad(), torch.random.fork_rng():
@@ -147,7 +157,7 @@ def explain_not_finite(
     model: nn.Module, objective: Objective, window: Sequence[Batch], step: int, feed: Feed | None = None
 ) -> NonFiniteError:
     """The story of a loss that was NaN or Inf: the first module whose output was not finite, or what else it was."""
-    broken = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    broken = [name for name, p in model.named_parameters() if not bool(torch.isfinite(own_part(p)).all())]
     if broken:
         return NonFiniteError(
             f"the loss is not finite, since weights are not: {', '.join(broken[:5])}{' …' if len(broken) > 5 else ''} "
@@ -171,7 +181,7 @@ def explain_not_finite(
         def forward(batch: Batch = batch) -> Any:
             return objective.compute(model, batch)
 
-        module = first_bad_module(model, forward)
+        module = None if _lies_in_parts(model) else first_bad_module(model, forward)
         if module is not None:
             return NonFiniteError(
                 f"the loss is not finite; the first module whose output is not is {module}; {KEPT}; "
@@ -179,6 +189,12 @@ def explain_not_finite(
                 step=step,
                 module=module,
             )
+    if _lies_in_parts(model):
+        return NonFiniteError(
+            "the loss is not finite, while the data and the weights are; in which module it begins is not looked for, "
+            f"since the weights lie in parts on several processes; {KEPT}; a smaller rate or clip_norm=1.0 may help",
+            step=step,
+        )
     return NonFiniteError(
         "the loss is not finite, while every module's output is: the loss function itself makes it (log of 0, "
         f"overflow, a mean over no sample, all targets ignored?); {KEPT}",
@@ -199,6 +215,11 @@ def explain_skipped(model: nn.Module, objective: Objective, window: Sequence[Bat
 
 
 KEPT = "the weights are those before this step (a BatchNorm's running statistics have seen the batch)"
+
+
+def _lies_in_parts(model: nn.Module) -> bool:
+    """Whether a forward pass takes all processes; the others are not here."""
+    return any(map(lies_in_parts, model.parameters()))
 
 
 # --- what can be wrong ----------------------------------------------------------------------------------------------

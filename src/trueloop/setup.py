@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -23,18 +23,23 @@ from trueloop.checks import check_count
 from trueloop.data.device import choose_device
 from trueloop.data.feed import Feed
 from trueloop.errors import ArgumentError, UnknownNameError
-from trueloop.evaluate import MetricFunction
 from trueloop.finite import Guard, Latch, check
 from trueloop.memory import keep_freed_blocks
 from trueloop.objective import Objective, objective
 from trueloop.optim import Average, Averaged, OptimizerFactory
+from trueloop.parallel.replicate import DDP, Replicated
+from trueloop.parallel.ritual import OwnRitual, SharedRitual
+from trueloop.parallel.units import FSDP
+from trueloop.parallel.world import World, wait_no_longer, world
 from trueloop.precision import Precision, gradient_scaler, lay_out, precision
 from trueloop.schedules import Schedule, Stepped
 from trueloop.step import Ritual, Settings
+from trueloop.tally import MetricFunction
 
 OptimizerLike = torch.optim.Optimizer | OptimizerFactory
 ScheduleLike = Schedule | Stepped | LRScheduler | Callable[[torch.optim.Optimizer], LRScheduler]
 MetricLike = Metric | MetricFunction
+Parallel = Literal["auto", "ddp", "fsdp"] | DDP | FSDP | None
 
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -57,6 +62,9 @@ class Choices:
     device: str | torch.device | None
     deterministic: bool
     doctor: bool
+    parallel: Parallel
+    process_timeout: float | None
+    compare_every_steps: int | None
 
 
 @dataclass
@@ -64,6 +72,8 @@ class Setup:
     """What lasts as long as the trainer: device, precision, optimizers, metrics."""
 
     choices: Choices
+    world: World
+    """The processes that train together: this one alone, unless torchrun has started more."""
     device: torch.device
     device_reason: str
     precision: Precision
@@ -83,15 +93,25 @@ class Setup:
     """What the optimizers bring along from another trainer's schedule, in words."""
     averaged: Averaged | None
     """The average of the run's weights; None before a run."""
+    is_cut_up: bool
+    """The model's weights lie in parts on several processes (FSDP)."""
 
 
 def set_up(choices: Choices) -> Setup:
     """Moves the model to its device, builds optimizers, brings the loss into form. Once a trainer, at its first use."""
     model = choices.model
+    here = World() if choices.parallel is None else world()
     device, device_reason = choose_device(choices.device)
+    index: int | None = device.index  # torch's stub says int
+    if device.type == "cuda" and index is None and not here.alone:
+        device = torch.device("cuda", here.local_rank)
+    if not here.alone and choices.process_timeout is not None:
+        wait_no_longer(choices.process_timeout)
     memory = keep_freed_blocks() if device.type == "cpu" else ""
     chosen = precision(choices.precision, device)
-    model.to(device)
+    cut_up = None if here.alone else _cut_up(choices, device)
+    if cut_up is None:
+        model.to(device)
     memory_reason = lay_out(model, choices.memory_format)
     form, compile_reason, loss = None, None, None
     if choices.loss is not None:
@@ -102,7 +122,10 @@ def set_up(choices: Choices) -> Setup:
         if choices.compile:
             compute, compile_reason = compiled(compute, device)
         form = replace(form, compute=chosen.cast(compute, device))
-    optimizers = build_optimizers(model, choices.optimizer)
+    wanted = choices.optimizer if cut_up is None else given_again(choices.optimizer, cut_up, model)
+    optimizers = build_optimizers(model, wanted)
+    if cut_up is not None:
+        _check_takes_parts(optimizers)
     if isinstance(choices.schedule, Mapping):
         for name in choices.schedule:
             if name not in optimizers:
@@ -116,6 +139,7 @@ def set_up(choices: Choices) -> Setup:
     }
     return Setup(
         choices=choices,
+        world=here,
         device=device,
         device_reason="; ".join(filter(None, [f"{device}: {device_reason}", memory])),
         precision=chosen,
@@ -142,7 +166,54 @@ def set_up(choices: Choices) -> Setup:
             and group.get("initial_lr", group["lr"]) != group["lr"]
         ),
         averaged=None,
+        is_cut_up=cut_up is not None,
     )
+
+
+def _cut_up(choices: Choices, device: torch.device) -> dict[nn.Parameter, str] | None:
+    """Cuts up the model among the processes, where that is asked for; gives the names of what its parameters were."""
+    how = FSDP() if choices.parallel == "fsdp" else choices.parallel
+    if not isinstance(how, FSDP):
+        return None
+    for name, value in (("memory_format", choices.memory_format), ("compile", choices.compile)):
+        if value:
+            raise ArgumentError(f"{name}={value!r} does not go with FSDP, whose weights lie in parts; leave it out")
+    from trueloop.parallel.shard import shard  # DTensor takes 0.5 s to import
+
+    names = {parameter: name for name, parameter in choices.model.named_parameters()}
+    shard(choices.model, how, device, copies=choices.average is not None)
+    return names
+
+
+def given_again(
+    wanted: OptimizerLike | Mapping[str, OptimizerLike], names: Mapping[nn.Parameter, str], model: nn.Module
+) -> OptimizerLike | Mapping[str, OptimizerLike]:
+    """Optimizers that were made before the model was cut up get its new parameters in place of the old ones.
+
+    Raises:
+        ArgumentError: one of them has taken steps already.
+    """
+    now = dict(model.named_parameters())
+    for one in wanted.values() if isinstance(wanted, Mapping) else (wanted,):
+        if not isinstance(one, torch.optim.Optimizer):
+            continue
+        if one.state:
+            raise ArgumentError(
+                f"the {type(one).__name__} has taken steps, and its state cannot be cut up among processes (FSDP); "
+                "make it anew, or give a factory: trueloop.optim.adamw(lr=…)"
+            )
+        for group in one.param_groups:
+            group["params"] = [now[names[p]] if p in names else p for p in group["params"]]
+    return wanted
+
+
+def _check_takes_parts(optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    for one in optimizers.values():
+        if isinstance(one, (torch.optim.LBFGS, torch.optim.Adafactor, torch.optim.Rprop)):
+            raise ArgumentError(
+                f"torch's {type(one).__name__} does not take weights that lie in parts on several processes (FSDP); "
+                "train with another optimizer, or with parallel='ddp'"
+            )
 
 
 def _module_of(loss: Callable[..., Any] | Objective) -> nn.Module | None:
@@ -259,11 +330,12 @@ def length(feed: Feed, accumulate: int, epochs: int | None, steps: int | None) -
 
 
 def make_ritual(
-    setup: Setup, name: str, run: Length, notes: list[str]
+    setup: Setup, name: str, run: Length, notes: list[str], seed: int | None = None
 ) -> tuple[Ritual, Schedule | None, str, Latch | None]:
     """One optimizer's ritual for one run; its schedule, the schedule in words, and what watches losses on a device.
 
-    What does not look right is added to ``notes``.
+    What does not look right is added to ``notes``. The seed is that of forward passes; None where they are not ours, in
+    a loop of the user's own.
     """
     optimizer = setup.optimizers[name]
     wanted = setup.choices.schedule
@@ -278,7 +350,10 @@ def make_ritual(
     if setup.averaged is not None and setup.choices.average is not None:
         average = (setup.averaged, partial(setup.choices.average.due, total_steps=run.steps))
         setup.choices.average.due(0, run.steps)  # raises now where it needs a length that is not known
-    ritual = Ritual(
+    make: Callable[..., Ritual] = Ritual
+    if not setup.world.alone:
+        make = OwnRitual if seed is None else _shared(setup.choices, seed)
+    ritual = make(
         setup.choices.model,
         optimizer,
         replace(setup.choices.settings, is_sum=setup.objective is not None and setup.objective.is_sum),
@@ -290,6 +365,15 @@ def make_ritual(
         guard=guard,
     )
     return ritual, schedule, text, latch
+
+
+def _shared(choices: Choices, seed: int) -> Callable[..., Ritual]:
+    how = choices.parallel
+    if how == "fsdp" or isinstance(how, FSDP):
+        from trueloop.parallel.shard import Sharded, ShardedRitual
+
+        return partial(ShardedRitual, Sharded(choices.model), seed)
+    return partial(SharedRitual, Replicated(choices.model, how if isinstance(how, DDP) else DDP()), seed)
 
 
 def _guard(setup: Setup, optimizer: torch.optim.Optimizer, scaled: bool) -> tuple[Guard, Latch | None]:

@@ -19,10 +19,11 @@ from torchmetrics import Metric
 
 from trueloop.checkpoint import store
 from trueloop.checkpoint.find import Origin, has_checkpoints, leave_behind
+from trueloop.checkpoint.finite import is_finite
 from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.resume import Parts, Stateful, restore
 from trueloop.checkpoint.rngs import set_rngs_to
-from trueloop.checkpoint.saving import Saving, is_finite
+from trueloop.checkpoint.saving import Saving
 from trueloop.data.feed import Feed
 from trueloop.data.generators import generators_in, put
 from trueloop.data.given import LoaderFeed
@@ -30,6 +31,7 @@ from trueloop.errors import ArgumentError, RunFolderError, UnknownNameError
 from trueloop.loop import Run
 from trueloop.observers.run_folder import claim, claim_again
 from trueloop.own_loop import OwnLoop
+from trueloop.parallel.likeness import content, flat, likeness
 from trueloop.planning import in_words
 from trueloop.setup import Setup
 
@@ -100,6 +102,28 @@ def fingerprint(setup: Setup) -> dict[str, Any]:
     }
 
 
+def same_on_all(setup: Setup, train: Any, val: Any) -> dict[str, Any]:
+    """What all processes must have been given alike, by the names that an error calls it, in plain values."""
+    own = {"model", "device", "optimizer", "metrics", "doctor", "process_timeout"}
+    settings = {name: value for name, value in vars(setup.choices).items() if name not in own}
+    groups = {
+        name: [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        for name, optimizer in setup.optimizers.items()
+    }
+    alike = likeness({**settings, "model": setup.choices.model, "optimizer": groups, "torch": str(torch.__version__)})
+    return flat({**alike, "the data's array": content(train), "the validation data's array": content(val)}, "")
+
+
+def sizes(feeds: Mapping[str, Feed | None]) -> dict[str, Any]:
+    """How much data there is, as far as it says, by the names that an error calls it."""
+    return {
+        f"the {name}'s number of {what}": size
+        for name, feed in feeds.items()
+        if feed is not None
+        for what, size in (("samples", feed.samples), ("batches", feed.batches), ("samples a batch", feed.batch_size))
+    }
+
+
 def go_on(run: Run, parts: Parts, at: Origin) -> None:
     """Puts a run that was set up anew where the checkpoint stands; its plan says so, and what differs."""
     lines = restore(parts, at.trees)
@@ -127,7 +151,7 @@ def unfit(model: nn.Module, run: Run | None) -> str | None:
     """Why the state is not fit to be saved when an exception leaves a step; None if it is."""
     if run is not None and run.ritual.stepping:
         return "the optimizer was in the middle of its step"
-    if not all(is_finite(p) for p in model.parameters() if p.is_floating_point()):
+    if not all(is_finite(p) for p in model.parameters()):
         return "the weights hold NaN or Inf"
     return None
 

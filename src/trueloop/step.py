@@ -25,13 +25,14 @@ from trueloop.events import StepEnded
 from trueloop.finite import Guard, NotFinite
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, Mean, Objective, Penalty
 from trueloop.optim.averages import Averaged
+from trueloop.optim.parts import cut_as, lies_in_parts
 from trueloop.optim.quick import quick_step
 from trueloop.schedules import Schedule, Stepped
 
 PATIENCE_WITH_SCALER = 50
 """Steps in a row that the gradient scaler may skip; its scale has then fallen by 2**50: the loss itself is broken."""
 
-COUNTED = math.inf
+COUNTED = float("inf")  # an object of its own: what counts for nothing has math.inf
 """In place of a ratio: counts come with the losses, and the window's is known at its end."""
 
 Ratio = Count | float | None
@@ -102,6 +103,7 @@ class Ritual:
         self._samples = 0
         self._skipped_in_a_row = 0
         self.stepping = False
+        self._is_whole = True  # a window is all that a step is made of; False where other processes have parts of it
         self._clips = settings.clip_norm is not None or settings.clip_value is not None
 
     # --- a whole window at once: the loop's way --------------------------------------------------------------------
@@ -164,6 +166,10 @@ class Ritual:
 
     # --- microbatch by microbatch: the way of one's own loop -------------------------------------------------------
 
+    def shares(self, sizes: Sequence[int]) -> list[Ratio]:
+        """What each microbatch's mean is divided by, where a window has these samples."""
+        return shares(sizes)
+
     def contribute(self, loss: Tensor, count: Count, samples: int, ratio: Ratio = None) -> None:
         """Adds one microbatch's gradient to the open window; the first one opens it and zeroes what was there.
 
@@ -186,7 +192,8 @@ class Ritual:
                 loss = divide(loss, ratio)
             part = loss.detach()
         self.guard(part)
-        self.mean.add(seen, count, samples)
+        if self._is_whole:
+            self.mean.add(seen, count, samples)
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -379,11 +386,15 @@ class Ritual:
 def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
     """A tensor of a parameter's shape in the layout of that parameter; any other tensor as it is.
 
+    Of a parameter that is cut up among processes (DTensor), so is the tensor: each takes its part of it.
+
     Example:
         >>> images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
         >>> laid_out_as(images, torch.ones(2, 3, 4, 4)).stride() == images.stride()
         True
     """
+    if lies_in_parts(parameter):
+        return cut_as(parameter, value)
     if value.shape != parameter.shape or value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
@@ -401,7 +412,19 @@ def shares(counts: Sequence[Count]) -> list[Ratio]:
     if len(counts) == 1:
         return [None]
     total = sum(counts[1:], start=counts[0])
-    return [total / count for count in counts]
+    return [share_of(total, count) for count in counts]
+
+
+def share_of(total: Count, count: Count) -> Ratio:
+    """What a mean over ``count`` is divided by to be its share of one over ``total``; infinite for a count of 0.
+
+    Example:
+        >>> share_of(4, 1), share_of(4, torch.tensor(3)).dtype
+        (4.0, torch.float64)
+    """
+    if not isinstance(count, Tensor):
+        return total / count if isinstance(total, Tensor) or count else math.inf
+    return total / (count if count.device.type == "mps" else count.double())  # which has no float64
 
 
 def divide(loss: Tensor, ratio: Count | float) -> Tensor:

@@ -30,8 +30,9 @@ from trueloop.checks import check_count, check_positive
 from trueloop.consult import consulted
 from trueloop.data.arrays import is_arrays
 from trueloop.data.device import onto
-from trueloop.data.feed import Feed, batch_size_for, feed
+from trueloop.data.feed import Feed, batch_size_for
 from trueloop.data.given import in_order
+from trueloop.data.part import Part
 from trueloop.data.randomness import borrowed_rngs
 from trueloop.errors import ArgumentError, CheckpointError, DataError, UnknownNameError
 from trueloop.evaluate import evaluate, predict, wake
@@ -43,6 +44,16 @@ from trueloop.observers.run_folder import RunRecord, start_over
 from trueloop.observers.save import SaveAtEnd
 from trueloop.optim import Average, recompute_batchnorm
 from trueloop.own_loop import OwnLoop
+from trueloop.parallel.agree import agreed
+from trueloop.parallel.alike import begin_alike, check_alike, until_all_end
+from trueloop.parallel.deal import in_order as dealt_in_order
+from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
+from trueloop.parallel.gather import Together, whole
+from trueloop.parallel.reading import shared_feed
+from trueloop.parallel.reduce import of_the_first
+from trueloop.parallel.tally import SharedTally
+from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
 from trueloop.planning import describe_evaluation, in_words, make_plan
 from trueloop.result import Collector, Result
@@ -52,6 +63,7 @@ from trueloop.setup import (
     Choices,
     MetricLike,
     OptimizerLike,
+    Parallel,
     ScheduleLike,
     Setup,
     begin_average,
@@ -60,9 +72,12 @@ from trueloop.setup import (
     set_up,
 )
 from trueloop.step import Settings
+from trueloop.tally import Tally
 
 if TYPE_CHECKING:
+    from trueloop.checkpoint.shards import Empty
     from trueloop.examine.result import Examined
+    from trueloop.parallel.shards import Shards
     from trueloop.verify_resume.verdict import Verdict
 
 BATCH_SIZE = 256
@@ -71,6 +86,9 @@ BATCH_SIZE = 256
 WIDER = 4
 """Evaluation batches are so many times those of training, for a loss that does not depend on the batch: they keep no
 activations for a backward pass. A guess that is safe in memory; a DataLoader of your own sets another size."""
+
+_HOLD, _WRITE, _GATHER = range(3)
+"""What rank 0 has all processes do (``Trainer._together``)."""
 
 
 class Trainer:
@@ -99,6 +117,13 @@ class Trainer:
         deterministic: in ``fit`` and ``train``, only kernels that give the same bits twice; together with a seed.
         doctor: in ``fit`` and ``train``, listens to the first steps and then to a sample; what it finds are events
             (``Found``). It changes no bit of the training; False leaves it out.
+        parallel: how processes that torchrun has started train together: ``ddp``, a whole model on each, or
+            ``fsdp``, a part of the model on each; or a ``DDP(…)`` or ``FSDP(…)`` with settings. ``auto`` is ``ddp``,
+            where there are several. None: each trains for itself.
+        process_timeout: seconds to wait for another process before it counts as hanging, and is named; None takes
+            those of the process group: 600, where trueloop made it.
+        compare_every_steps: the weights of all processes are compared, to the bit, at each evaluation and each epoch's
+            end, and after each so many steps.
 
     Attributes:
         setup: device, precision, optimizers and metrics as they were set up; made at the first use.
@@ -136,6 +161,9 @@ class Trainer:
         device: str | torch.device | None = None,
         deterministic: bool = False,
         doctor: bool = True,
+        parallel: Parallel = "auto",
+        process_timeout: float | None = None,
+        compare_every_steps: int | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -144,6 +172,9 @@ class Trainer:
         check_positive("clip_norm", clip_norm, hint="None does not clip")
         check_positive("clip_value", clip_value, hint="None does not clip")
         check_count("accumulate", accumulate, hint="1 takes a step for each batch")
+        check_positive("process_timeout", process_timeout, hint="None waits 600 seconds")
+        if compare_every_steps is not None:
+            check_count("compare_every_steps", compare_every_steps, hint="None does so after evaluations")
         if metrics is not None and not hasattr(metrics, "items"):
             raise ArgumentError(f"metrics must be a dict of them by name, got {metrics!r}; write metrics={{'name': …}}")
         for name, metric in (metrics or {}).items():
@@ -174,6 +205,9 @@ class Trainer:
             device=device,
             deterministic=deterministic,
             doctor=doctor,
+            parallel=parallel,
+            process_timeout=process_timeout,
+            compare_every_steps=compare_every_steps,
         )
 
     # --- 1. ready-made ---------------------------------------------------------------------------------------------
@@ -242,16 +276,20 @@ class Trainer:
                 raise ArgumentError(f"observers must be callables of an event, got {observer!r}")
         collect, asked = Collector(), Asked()
         watchers: list[Observer] = [collect]
-        if progress:
+        here = World() if self.choices.parallel is None else world()
+        if progress and here.first:
             from trueloop.observers.progress import Progress  # rich takes 0.1 s to import
 
             watchers.append(Progress())
         saver = None
-        if out is not None:
-            save = SaveAtEnd(lambda file: weights.save_weights(self.evaluated_model, file), out / weights.NAME)
+        if out is not None and here.first:
+            save = SaveAtEnd(self._write_weights, out / weights.NAME)
             watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
-            names = [name for name, _ in self.model.named_parameters()]
-            saver = Saver(out, saving, self._capture, unfit=self._unfit, asked=asked, weights=names)
+            names = self._names
+            shards = self._shards_by_all
+            saver = Saver(
+                out, saving, self._capture_by_all, unfit=self._unfit, asked=asked, weights=names, shards=shards
+            )
         watchers += observers
         how: dict[str, Any] = {
             "epochs": epochs,
@@ -264,24 +302,39 @@ class Trainer:
             "evaluate_every": evaluate_every,
             "evaluate_every_steps": evaluate_every_steps,
         }
-        with contextlib.ExitStack() as until_the_end:
+        with told_once(here), contextlib.ExitStack() as until_the_end:
             goes_on = out is not None and out.exists() and (resume is not None or self._found is not None)
-            if goes_on and out is not None:
-                until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
-            if resume is not None:
-                self._find(resume, out)
+
+            def go_on() -> None:
+                if goes_on and out is not None:
+                    until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
+                if resume is not None:
+                    self._find(resume, out)
+
+            if not here.alone:
+                _ = self.setup  # which the processes make together
+            by_the_first(go_on, here)
+            self._follow()
             self._observers = watchers if saver is None else [*watchers, saver]
             until_the_end.callback(self._forget_observers)
             found = self._found
+            self._asked = asked if out is not None else None
             events = self.train(train, val, **how, saves=None if out is None else f"{out}: {saving.describe()}")
-            if saver is not None and out is not None:
+            if out is not None:
                 settings = {**how, "saving": asdict(saving), "trainer": self._settings(), **(about or {})}
-                state.take_folder(out, found, settings)
-                if not goes_on:
-                    until_the_end.enter_context(lock(out))
-                retention.sweep(out / FOLDER)
+
+                def take() -> None:
+                    state.take_folder(out, found, settings)
+                    if not goes_on:
+                        until_the_end.enter_context(lock(out))
+                    retention.sweep(out / FOLDER)
+
+                by_the_first(take, here)
                 until_the_end.enter_context(listening(asked))
-                self._asked = asked
+            if out is not None and self.setup.is_cut_up:
+                events = self._together.between(events, asked)
+                until_the_end.callback(self._shards.wait)
+            if saver is not None:
                 events = saved(events, saver)
             watch(events, watchers)
         if asked.signal is not None:  # it came in the last moments: what the program does next must not begin
@@ -313,9 +366,12 @@ class Trainer:
             >>> bool((first.model.weight == second.model.weight).all())
             True
         """
-        found = find(folder, step)
+        found = find(folder, step, self._empty)
         for passed in found.passed:
             warnings.warn(passed, stacklevel=2)
+        self._go_back(found)
+
+    def _go_back(self, found: Origin) -> None:
         _ = self.setup
         try:
             check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
@@ -347,7 +403,13 @@ class Trainer:
             raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
         place = self._own.place if self._last_run is None else self._last_run.place
         snapshot = snapshot_of(captured, fresh_copies(), self.step, place.epoch, "asked for")
-        return store.write(Path(folder) / FOLDER, snapshot)
+        shards = self._shards.take_turn(snapshot) if self.setup.is_cut_up else None
+
+        def write() -> Path:
+            with contextlib.nullcontext() if shards is None else contextlib.closing(shards):
+                return store.write(Path(folder) / FOLDER, snapshot, shards=shards)
+
+        return write() if self.setup.world.alone else Path(of_the_first(by_the_first(write)))
 
     def verify_resume(
         self, train: Any, val: Any = None, *, verify_steps: int | None = None, timeout: float = 1800.0, **how: Any
@@ -378,6 +440,7 @@ class Trainer:
         """
         from trueloop.verify_resume import verify_resume
 
+        check_alone("verify_resume")
         return verify_resume(self, train, val, how, verify_steps=verify_steps, timeout=timeout)
 
     def examine(
@@ -423,6 +486,7 @@ class Trainer:
         from trueloop.examine.subject import Limits
         from trueloop.examine.whole import examine
 
+        check_alone("an examination")
         limits = Limits(max_steps, max_seconds, timeout)
         return examine(self, train, val, how, limits=limits, select=select, ignore=ignore)
 
@@ -472,11 +536,12 @@ class Trainer:
             state.go_on(run, self._parts(), found)
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
-        if not self.choices.doctor:
-            return events
-        from trueloop.examine.at_start import at_start
+        events = agreed(events, run, self.setup.world, self._asked or Asked(), self.choices.compare_every_steps)
+        if self.choices.doctor:
+            from trueloop.examine.at_start import at_start
 
-        return consulted(events, run, partial(at_start, self.model, run, train, val))
+            events = consulted(events, run, partial(at_start, self.model, run, train, val))
+        return events if self.setup.world.alone else each_told_once(events, self.setup.world)
 
     def _deterministic(self, run: Run) -> Events:
         with deterministic_kernels(True):
@@ -520,15 +585,21 @@ class Trainer:
         Args:
             data: as for ``fit``.
             **how: ``batch_size``, ``shuffle``, ``workers``, ``worker_timeout`` as for ``fit``; ``seed`` of the order.
+
+        Where torchrun has started several processes, each gets its part of every batch; one for which a last batch has
+        no sample gets one of the others', and its ``update`` counts for nothing. What the loop's body draws from
+        torch's random numbers is each process's own.
         """
         self._last_run = None
-        return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), **how))
+        part = Part(self.setup.world.rank, self.setup.world.size)
+        return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), part=part, **how))
 
     def update(self, loss: Tensor, *, count: Count | None = None, optimizer: str = "") -> StepEnded | None:
         """The ritual, from a loss on: zero, backward, unscale, clip, step, schedule.
 
         Args:
-            loss: a scalar with its graph: a mean over the batch.
+            loss: a scalar with its graph: a mean over the batch. Where there are several processes, over this one's
+                part of it: the gradient is that of the mean over all parts.
             count: what it is the mean over, if not the batch's samples (tokens); matters when accumulating.
             optimizer: which one, where there are several.
 
@@ -539,7 +610,12 @@ class Trainer:
         return self._own.update(loss, count, optimizer)
 
     def evaluating(self, data: Any, **how: Any) -> Iterator[Batch]:
-        """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break."""
+        """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break.
+
+        Every process gets all batches, so that whatever you compute of them is exact on each, or on one alone; to share
+        the work, call ``evaluate``. A torchmetric of your own sums over the processes when it is computed, and would
+        count every sample on each: make it with ``sync_on_compute=False``.
+        """
         how["batch_size"] = batch_size_for(data, how.get("batch_size"), BATCH_SIZE)
         return self._own.evaluating(self._feed(data, shuffle=False, **how))
 
@@ -556,13 +632,15 @@ class Trainer:
         """
         form = self._objective()
         source = self._feed(
-            data, shuffle=False, batch_size=batch_size_for(data, batch_size, BATCH_SIZE), workers=workers
+            data,
+            shuffle=False,
+            batch_size=batch_size_for(data, batch_size, BATCH_SIZE),
+            workers=workers,
+            part=self._in_turn,
         )
-        try:
-            batches = onto(self.setup.device)(source.epoch(0))
-            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics).metrics)
-        finally:
-            source.close()
+        with telling(self.setup.world), contextlib.closing(source):
+            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
+            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
 
     def predict(
         self, data: Any, *, batch_size: int | None = None, workers: int = 0, has_target: bool | None = None
@@ -583,15 +661,15 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
-        how = {"batch_size": batch_size_for(data, batch_size, BATCH_SIZE), "workers": workers}
+        size = batch_size_for(data, batch_size, BATCH_SIZE)
+        gather = list if self.setup.world.alone else dealt_in_order
+        how: dict[str, Any] = {"batch_size": size, "workers": workers, "part": self._in_turn}
         source = self._feed(data, shuffle=False, **how)
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
             source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
-        try:
-            with self.setup.precision.autocast(self.setup.device):
-                return predict(self.evaluated_model, onto(self.setup.device)(source.epoch(0)), has_target=has_target)
-        finally:
-            source.close()
+        with telling(self.setup.world), contextlib.closing(source), self.setup.precision.autocast(self.setup.device):
+            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
+            return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
 
     @property
     def step(self) -> int:
@@ -608,7 +686,10 @@ class Trainer:
 
     @cached_property
     def setup(self) -> Setup:
-        return set_up(self.choices)
+        made = set_up(self.choices)
+        if not made.world.alone:
+            begin_alike(self.model, made.loss)
+        return made
 
     # --- from arguments to a run -----------------------------------------------------------------------------------
 
@@ -626,7 +707,7 @@ class Trainer:
 
     def _feed(self, data: Any, *, shuffle: bool, seed: int | None = None, **how: Any) -> Feed:
         how.setdefault("batch_size", None)
-        return feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
+        return shared_feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
 
     def _objective(self) -> Objective:
         form = self.setup.objective
@@ -665,7 +746,8 @@ class Trainer:
                 "loop of your own: trainer.batches(…), trainer.update(loss, optimizer=…)"
             )
         how: dict[str, Any] = {"workers": workers, "worker_timeout": worker_timeout, "seed": seed}
-        source = self._feed(train, batch_size=batch_size, shuffle=shuffle, **how)
+        part = Part(setup.world.rank, setup.world.size)
+        source = self._feed(train, batch_size=batch_size, shuffle=shuffle, part=part, **how)
         held_out = None if val is None else self._held_out(train, val, batch_size, form, how)
 
         def again() -> Feed:
@@ -675,7 +757,13 @@ class Trainer:
         notes: list[str] = []
         run_length = length(source, self.choices.accumulate, epochs, steps)
         (optimizer,) = setup.optimizers
-        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes)
+        run_seed = torch.initial_seed() if seed is None else seed
+        if not setup.world.alone:
+            asked_for = {"epochs": epochs, "steps": steps, "seed": run_seed, "shuffle": source.shuffled}
+            asked_for |= {"evaluate_every": evaluate_every, "evaluate_every_steps": evaluate_every_steps}
+            asked_for |= state.sizes({"data": source, "validation data": held_out})
+            check_alike({**asked_for, **state.same_on_all(setup, train, val)}, setup.choices.model)
+        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
         watched = None if ritual.scheduler is None else ritual.scheduler.metric
         if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):
             raise UnknownNameError("metric", watched, ["loss", *setup.metrics])
@@ -711,7 +799,7 @@ class Trainer:
             evaluate=None if held_out is None else self._evaluation(form, held_out, again),
             evaluate_every=evaluate_every,
             evaluate_every_steps=evaluate_every_steps,
-            onto_device=onto(setup.device, ahead=not source.state()),
+            onto_device=self._onto_device(source),
             latch=latch,
             held_out=held_out,
             generators=state.generators_of(setup, val),
@@ -731,13 +819,24 @@ class Trainer:
         )
         return self._last_run
 
+    def _onto_device(self, source: Feed) -> Callable[[Iterator[Batch]], Iterator[Batch]]:
+        """Brings the batches of training to the device; where there are other processes, to one end."""
+        move = onto(self.setup.device, ahead=not source.state())
+        return move if self.setup.world.alone else lambda batches: until_all_end(move(batches))
+
+    @property
+    def _in_turn(self) -> Part:
+        """This process's batches in an evaluation."""
+        return Part(self.setup.world.rank, self.setup.world.size, in_turn=True)
+
     def _held_out(self, train: Any, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
         """Validation data, in larger batches than training's where that changes nothing: no graph is kept."""
         if isinstance(val, list) and not is_arrays(val) and not isinstance(train, list):
             batch_size = None  # batches as they are; a list of samples goes with one to train on
         elif batch_size is not None and form.criterion is not None:
             batch_size *= WIDER
-        return self._feed(val, shuffle=False, batch_size=batch_size_for(val, batch_size, BATCH_SIZE), **how)
+        size = batch_size_for(val, batch_size, BATCH_SIZE)
+        return self._feed(val, shuffle=False, batch_size=size, part=self._in_turn, **how)
 
     def _evaluation(self, form: Objective, held_out: Feed, again: Callable[[], Feed]) -> Evaluation:
         """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
@@ -748,9 +847,13 @@ class Trainer:
                 self._recompute_batchnorm(form, again)
             try:
                 batches = to_device(held_out.epoch(0))
-                if self._asked is not None:
+                if self._asked is not None and self.setup.world.alone:  # the others could not break off as well
                     batches = until_asked(batches, self._asked)
-                return evaluate(self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch)
+                batches = self._in_step(batches)
+                tally = self._tally
+                return evaluate(
+                    self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch, tally=tally
+                )
             finally:
                 held_out.close()  # its workers, if it was left in the middle
 
@@ -766,6 +869,20 @@ class Trainer:
         with borrowed_rngs(), contextlib.closing(again()) as train:
             batches = onto(self.setup.device)(train.epoch(0))
             recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
+
+    def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of an evaluation, of one model; as many on each process where all go through it together."""
+        if not self.setup.world.alone:
+            same_buffers(self.evaluated_model)
+        if not self.setup.is_cut_up:
+            return batches
+        from trueloop.parallel.shard import in_step
+
+        return in_step(batches)
+
+    @property
+    def _tally(self) -> type[Tally]:
+        return Tally if self.setup.world.alone else SharedTally
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -788,9 +905,58 @@ class Trainer:
             return None
         if run is not None and run.latch is not None:
             run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
-        return capture(self._parts())
+        captured = capture(self._parts())
+        if not self.setup.is_cut_up:
+            return captured
+        from trueloop.parallel.shards import in_parts
+
+        return in_parts(captured)
+
+    def _capture_by_all(self) -> dict[str, dict[str, Any]] | None:
+        """The same, as rank 0 asks for it."""
+        return self._together.do(_HOLD) if self.setup.is_cut_up else self._capture()
+
+    def _shards_by_all(self, snapshot: store.Snapshot) -> store.WriteShards | None:
+        """Has all processes write the parts that they hold."""
+        return self._together.do(_WRITE, snapshot) if self.setup.is_cut_up else None
+
+    @cached_property
+    def _together(self) -> Together:
+        """What the weights' parts are needed for, on all processes: ``_HOLD``, ``_WRITE`` and ``_GATHER``."""
+        return Together(
+            lambda: self._shards.hold(self._capture()),
+            lambda *snapshot: self._shards.take_turn(*snapshot),
+            lambda: whole(dict(self.evaluated_model.state_dict())),
+        )
+
+    @cached_property
+    def _shards(self) -> Shards:
+        from trueloop.parallel.shards import Shards
+
+        return Shards(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.model.named_parameters()]
+
+    @property
+    def _empty(self) -> Empty | None:
+        """Memory for what a checkpoint holds in parts: as the model is cut up, if it is."""
+        if self.choices.parallel is None or world().alone or not self.setup.is_cut_up:
+            return None
+        from trueloop.parallel.shards import empty
+
+        return empty
+
+    def _write_weights(self, file: Path) -> None:
+        if not self.setup.is_cut_up:
+            weights.save_weights(self.evaluated_model, file)
+        elif self._together.listening:  # a Ctrl-C in the middle of a step leaves nobody to ask
+            weights.write_tensors(self._together.do(_GATHER), file)
 
     def _unfit(self) -> str | None:
+        if self.setup.is_cut_up:
+            return "it left a step, and the weights lie in parts on several processes"
         return state.unfit(self.model, self._last_run)
 
     def _own_has_begun(self, fetches: bool) -> Callable[[], None] | None:
@@ -816,6 +982,13 @@ class Trainer:
             self.resume(out)
         elif out.exists():
             start_over(out)
+
+    def _follow(self) -> None:
+        """Every process goes on from the checkpoint that rank 0 has found."""
+        here = world() if self.choices.parallel is not None else World()
+        where = of_the_first(None if self._found is None else str(self._found.entry.path)) if not here.alone else None
+        if where is not None and not here.first:
+            self._go_back(find(where, empty=self._empty, verified=True))
 
     def _forget_observers(self) -> None:
         self._observers, self._asked = (), None

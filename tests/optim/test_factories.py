@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from trueloop import optim
@@ -255,3 +255,19 @@ def test_the_model_may_be_copied_with_its_optimizer() -> None:
     optimizer = optim.adamw(lr=0.01)(model)
     both = copy.deepcopy((model, optimizer))
     assert trained(*both) == trained(model, optimizer)
+
+
+def test_a_parameter_that_is_first_used_later_has_its_momentum_from_then_on() -> None:
+    def trained(fused: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"first": nn.Linear(3, 1), "later": nn.Linear(3, 1)})
+        optimizer = optim.sgd(lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)(model)
+        for step in range(4):
+            x = torch.randn(8, 3)
+            optimizer.zero_grad()
+            (model["first"](x) + (model["later"](x) if step else 0)).square().mean().backward()
+            optimizer.step()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    for fused, plain in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(fused, plain)

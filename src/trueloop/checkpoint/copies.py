@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trueloop.optim.parts import own_part, with_part
+
 
 class Copies:
     """Copies tensors to the host, into the memory of the save before where their shapes allow it.
@@ -26,14 +28,18 @@ class Copies:
 
     @torch.no_grad()
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """The copy: contiguous, on the CPU, of the same dtype and shape. On its way, from an accelerator: ``wait``."""
+        """The copy: contiguous, on the CPU, of the same dtype and shape. On its way, from an accelerator: ``wait``.
+
+        Of a tensor that lies in parts on several processes, each copies its own.
+        """
+        part = own_part(tensor)
         kept = self._kept.get(name)
-        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
-            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        if kept is None or kept.shape != part.shape or kept.dtype != part.dtype:
+            kept = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
             self._kept[name] = kept
-        if tensor.is_cuda:
-            self._devices.add(tensor.device)
-        return kept.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        if part.is_cuda:
+            self._devices.add(part.device)
+        return with_part(tensor, kept.copy_(part.detach(), non_blocking=part.is_cuda))
 
     def wait(self) -> None:
         """Until every copy has arrived."""

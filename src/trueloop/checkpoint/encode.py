@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trueloop.checkpoint.tensors import DTYPES
 from trueloop.errors import ArgumentError, CheckpointError
+from trueloop.optim.parts import lies_in_parts, own_part
 
 At: TypeAlias = tuple[str, ...]
 """Where a value stands: keys and indices from the outside in."""
@@ -30,8 +31,9 @@ def pack(tree: Any, copy: Callable[[str, Tensor], Tensor]) -> tuple[Any, dict[st
 
     Known are None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, OrderedDict, Counter,
     deque, ``Path``, ``torch.Size``, ``torch.dtype``, ``torch.device``, tensors and parameters (dense, of a dtype in
-    ``DTYPES`` or complex128), numpy's arrays and scalars of numbers. Types and the order of keys are kept. A list that
-    stands in two places becomes two lists; memory that two tensors share stays shared.
+    ``DTYPES`` or complex128; also in parts on several processes), numpy's arrays and scalars of numbers. Types and the
+    order of keys are kept. A list that stands in two places becomes two lists; memory that two tensors share stays
+    shared.
 
     Args:
         tree: the value.
@@ -151,7 +153,7 @@ class _Packing:
         return packed
 
     def _tensor(self, tensor: Tensor, at: At) -> dict[str, Any]:
-        if type(tensor) not in (Tensor, nn.Parameter):
+        if type(tensor) not in (Tensor, nn.Parameter) and not lies_in_parts(tensor):
             _refuse(tensor, at, "cannot be saved", "save its plain values as a torch.Tensor, e.g. its full_tensor()")
         if tensor.is_quantized:
             _refuse(tensor, at, "is quantized", "save its int_repr(), scale and zero point")
@@ -159,7 +161,7 @@ class _Packing:
             _refuse(tensor, at, f"is not dense but {tensor.layout}", "save its to_dense(), or its indices and values")
         if tensor.is_meta:
             _refuse(tensor, at, "is on the meta device and has no values", "move it by to_empty() and fill it")
-        if tensor.dtype not in DTYPES and tensor.dtype is not torch.complex128:
+        if tensor.dtype not in DTYPES and (tensor.dtype is not torch.complex128 or lies_in_parts(tensor)):
             _refuse(tensor, at, f"is of {tensor.dtype}, which safetensors cannot hold", "save it in another dtype")
         return self._named("$tensor", tensor, at)
 
@@ -183,16 +185,17 @@ class _Packing:
         if self._keys:
             _refuse(tensor, at, "is a key, or in a set", "tensors are equal by identity, which is lost: use its name")
         tensor = tensor.detach()
+        part = own_part(tensor)
         memory: Hashable = (
-            *(tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype),
-            *(tensor.is_conj(), tensor.is_neg()),
+            *(part.device, part.data_ptr(), part.shape, part.stride(), part.dtype),
+            *(part.is_conj(), part.is_neg()),
         )
-        known = self._names.get(memory) if tensor.numel() else None
+        known = self._names.get(memory) if part.numel() else None
         if known is None:
             known = self._name(at), tensor
             self._names[memory] = known
-            values = tensor.resolve_conj().resolve_neg()
-            self.tensors[known[0]] = self._copy(known[0], _as_stored(values))
+            values = tensor if part is not tensor else _as_stored(tensor.resolve_conj().resolve_neg())
+            self.tensors[known[0]] = self._copy(known[0], values)
         named = {tag: known[0]}
         return {**named, "complex": True} if tensor.dtype is torch.complex128 else named
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.encode import unpack
 from trueloop.checkpoint.layout import FOLDER, checkpoints_of, parse_folder_name, placed
 from trueloop.checkpoint.resume import FILES
 from trueloop.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from trueloop.checkpoint.shards import Empty
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Origin:
         return self.trees["state"]
 
 
-def find(folder: Path | str, step: int | None = None) -> Origin:
+def find(folder: Path | str, step: int | None = None, empty: Empty | None = None, *, verified: bool = False) -> Origin:
     """The newest whole checkpoint; each of its files is read once.
 
     Args:
         folder: of the run; or a checkpoint's own, which is then the one that is taken.
         step: the one that was saved after so many optimizer steps.
+        empty: gives the memory for tensors that were written in parts, as for ``store.read``.
+        verified: as for ``store.read``, where ``folder`` is a checkpoint's own.
 
     Raises:
         CheckpointError: there is none, or none that is whole.
@@ -44,9 +49,9 @@ def find(folder: Path | str, step: int | None = None) -> Origin:
     folder = placed(Path(folder))
     passed: list[str] = []
     if step is None and is_checkpoint(folder):
-        stored = store.read(folder)
+        stored = store.read(folder, empty, verified=verified)
     else:
-        stored, passed = store.newest(checkpoints_of(folder), step)
+        stored, passed = store.newest(checkpoints_of(folder), step, empty)
     path = stored.entry.path
     tensors = {name: stored.tensors.get(file, {}) for name, file in FILES.items()}
     if stored.tree.keys() != FILES.keys():

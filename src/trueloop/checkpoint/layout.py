@@ -21,6 +21,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TENSORS = ".safetensors"
+SHARD = "shard-"
 WRITING = ".writing-"
 GONE = ".gone-"
 
@@ -80,6 +81,21 @@ def parse_folder_name(name: str) -> tuple[int, int] | None:
         return None
     step, number = int(match[1]), int(match[2] or 1)
     return (step, number) if folder_name(step, number) == name else None
+
+
+def shard_name(number: int) -> str:
+    """The file of a process's parts, where tensors lie in parts on several of them.
+
+    Example:
+        >>> shard_name(1), is_shard(shard_name(1)), is_shard("model.safetensors")
+        ('shard-00001.safetensors', True, False)
+    """
+    return f"{SHARD}{number:05d}{TENSORS}"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file holds parts of tensors."""
+    return name.startswith(SHARD) and name.endswith(TENSORS)
 
 
 def placed(folder: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trueloop.optim.parts import own_part
+
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What DataParallel and DDP, torch.compile and Lightning put before every name."""
 
@@ -61,7 +63,8 @@ def fit(model: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Fit:
         ["names in the file without their prefix 'module.': so they are the model's"]
     """
     file, lines = _renamed(model, file)
-    tied = _tied(model)
+    parts = {name: own_part(tensor) for name, tensor in model.items()}
+    tied = _tied(parts)
     present = [name for name in model if name in file]
     covered = {other for name in present for other in tied[name]}
     misfits = [
@@ -80,7 +83,7 @@ def fit(model: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Fit:
         if not torch.can_cast(theirs.dtype, own.dtype):
             misfits.append(Misfit(KIND, name, f"{_dtype(own)} in the model, {_dtype(theirs)} in the file"))
             continue
-        twin = next((other for other in tied[name] if other in fitting and _is_same(model[other], own)), None)
+        twin = next((other for other in tied[name] if other in fitting and _is_same(parts[other], parts[name])), None)
         if twin is not None and not _are_equal(fitting[twin].to(own.dtype), theirs.to(own.dtype)):
             misfits.append(Misfit(TIED, name, f"is {twin} in the model"))  # torch would let the last one win
             continue

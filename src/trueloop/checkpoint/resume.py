@@ -21,6 +21,7 @@ from trueloop.checkpoint.rngs import state_of_rngs
 from trueloop.checkpoint.weights import fitting
 from trueloop.data.generators import generators_in, put, states
 from trueloop.errors import ArgumentError, CheckpointError, DataError
+from trueloop.optim.parts import cut_as
 from trueloop.step import laid_out_as
 
 FILES = {"model": "model.safetensors", "optimizer": "optimizer.safetensors", "state": "state.safetensors"}
@@ -195,6 +196,8 @@ def restore_model(model: nn.Module, trees: Mapping[str, Mapping[str, Any]]) -> N
     """What a forward pass depends on: weights; buffers, also those that ``state_dict`` leaves out; its generators."""
     tensors, _ = fitting(model, trees["model"])
     others = {name: value for name, value in trees["model"].items() if not isinstance(value, Tensor)}
+    own = model.state_dict()
+    tensors = {name: cut_as(own[name], tensor) for name, tensor in tensors.items()}
     model.load_state_dict({**others, **tensors}, strict=False)  # fitting has seen to it that all is there
     _put_passing_buffers(model, trees["state"]["buffers"]["model"])
     generators = generators_in(model, "model")

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from trueloop.checkpoint import retention, store
 from trueloop.checkpoint.copies import Copies
 from trueloop.checkpoint.disk import Disk
 from trueloop.checkpoint.encode import pack
+from trueloop.checkpoint.finite import StaysFinite
 from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.resume import FILES
 from trueloop.checkpoint.signals import Asked, ending
@@ -120,6 +118,7 @@ class Saver:
         weights: the names of the model's weights: a checkpoint in which one of them is not finite any more is not
             written, so that it pushes out none that is good.
         disk: where to write.
+        shards: called with each snapshot; gives what has all processes write, where tensors lie in parts on them.
     """
 
     def __init__(
@@ -132,13 +131,13 @@ class Saver:
         asked: Asked | None = None,
         weights: Collection[str] = (),
         disk: Disk | None = None,
+        shards: Callable[[store.Snapshot], store.WriteShards | None] = lambda snapshot: None,
     ) -> None:
-        self._weights = frozenset(weights)
-        self._never_finite: frozenset[str] | None = None  # a mask of -inf, say: as it was at first
+        self._check_finite = StaysFinite(weights)
         self.folder = out / FOLDER
         self.saving, self.asked = saving, asked or Asked()
         self._capture, self._unfit = capture, unfit
-        self._disk = disk or Disk()
+        self._disk, self._shards = disk or Disk(), shards
         self._copies = fresh_copies()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, str, Future[Path]] | None = None
@@ -184,7 +183,9 @@ class Saver:
         """
         told = self._told()
         in_a_step = event.status in ("failed", "interrupted") and not at_an_event
-        if self._current or (in_a_step and (event.status == "interrupted" or self._copied == self._step)):
+        if self._current or self.asked.is_void:
+            pass
+        elif in_a_step and (event.status == "interrupted" or self._copied == self._step):
             pass  # the newest checkpoint is as good, or better: of the same step, and exact
         elif not in_a_step:
             told += self._save("the end" if event.status == "finished" else self.asked.signal or event.reason)
@@ -214,7 +215,7 @@ class Saver:
         evaluated = self._evaluated
         metrics = evaluated.metrics if evaluated is not None and evaluated.step == self._step else {}
         snapshot = snapshot_of(captured, self._copies, self._step, self._epoch, why, metrics, exact)
-        self._writing = (self._step, why, self._pool.submit(self._write, snapshot))
+        self._writing = (self._step, why, self._pool.submit(self._write, snapshot, self._shards(snapshot)))
         return told
 
     def saw(self, event: Event) -> str | None:
@@ -275,10 +276,11 @@ class Saver:
             self._current, self._copied = False, -1
         return [told]
 
-    def _write(self, snapshot: store.Snapshot) -> Path:
+    def _write(self, snapshot: store.Snapshot, shards: store.WriteShards | None) -> Path:
         """In the thread: the checkpoint, and then what is not to be kept any more."""
-        self._check_finite(snapshot.tensors.get(FILES["model"], {}))
-        path = store.write(self.folder, snapshot, self._disk)
+        with contextlib.nullcontext() if shards is None else contextlib.closing(shards):
+            self._check_finite(snapshot.tensors.get(FILES["model"], {}))
+            path = store.write(self.folder, snapshot, self._disk, shards)
         try:
             self._retain()
         except (OSError, CheckpointError) as error:  # it is tried again after the next one
@@ -298,25 +300,6 @@ class Saver:
             keep_every=saving.keep_every,
             disk=self._disk,
         )
-
-    def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
-        found = _not_finite(weights, self._weights)
-        if self._never_finite is None:
-            self._never_finite = found
-        if broken := found - self._never_finite:
-            few = ", ".join(sorted(broken)[:3]) + (" …" if len(broken) > 3 else "")
-            raise CheckpointError(f"the weights hold NaN or Inf ({few}): those that were saved before stay as they are")
-
-
-def _not_finite(weights: Mapping[str, Tensor], names: Collection[str]) -> frozenset[str]:
-    return frozenset(
-        name for name in names if name in weights and weights[name].is_floating_point() and not is_finite(weights[name])
-    )
-
-
-def is_finite(weight: Tensor) -> bool:
-    """Whether a weight holds neither NaN nor Inf; reads it whole."""
-    return bool(torch.isfinite(weight.float() if weight.itemsize == 1 else weight).all())  # torch knows no float8 here
 
 
 def fresh_copies() -> dict[str, Copies]:
@@ -371,7 +354,8 @@ def _saved(events: Events, saver: Saver) -> Events:
             except StopIteration:
                 return
             if isinstance(event, RunEnded):
-                yield from _ended(events, event, saver, at_an_event=error is not None and not at_once)
+                whole = error is not None or saver.asked.stands_whole
+                yield from _ended(events, event, saver, at_an_event=whole and not at_once)
                 return
         try:
             reply = yield event

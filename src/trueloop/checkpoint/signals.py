@@ -20,6 +20,12 @@ ASKING = ("SIGTERM", "SIGUSR1")
 class Asked:
     """What was asked for so far: the name of a signal, or None.
 
+    Attributes:
+        signal: its name.
+        stands_whole: what ends the run came from another process, while an event was out: the run stands whole.
+        is_void: what stands now is not to be saved: another process is gone and this one was in the middle of a step,
+            or their weights have drifted apart. The newest checkpoint is exact.
+
     Example:
         >>> asked = Asked()
         >>> with listening(asked): signal.raise_signal(signal.SIGTERM)
@@ -29,6 +35,8 @@ class Asked:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self.stands_whole = False
+        self.is_void = False
 
 
 @contextlib.contextmanager
@@ -51,8 +59,9 @@ def listening(asked: Asked) -> Iterator[None]:
         if name == "SIGINT":
             if asked.signal == "SIGINT":
                 raise KeyboardInterrupt
-            with contextlib.suppress(OSError):  # not print(), which the signal may have interrupted
-                os.write(2, b"\nending after this step; Ctrl-C again ends at once, without saving\n")
+            if os.environ.get("RANK", "0") == "0":  # of several processes, the first prints
+                with contextlib.suppress(OSError):  # not print(), which the signal may have interrupted
+                    os.write(2, b"\nending after this step; Ctrl-C again ends at once, without saving\n")
         asked.signal = name
 
     before = {}

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from safetensors import SafetensorError
 
@@ -28,6 +28,8 @@ from trueloop.errors import ArgumentError, CheckpointError, NewerFormatError
 
 if TYPE_CHECKING:  # a list of checkpoints must not wait for torch
     from torch import Tensor
+
+    from trueloop.checkpoint.shards import Empty
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Snapshot:
         metrics: of the last evaluation.
         exact: why a resume from it is not exact; None if it is.
         tree: JSON, as ``encode.pack`` gives it.
-        tensors: for each file (``model.safetensors``) its tensors by name, on the CPU.
+        tensors: for each file (``model.safetensors``) its tensors by name, on the CPU. Those that lie in parts on
+            several processes go to files of their own, of which each process writes one.
     """
 
     step: int
@@ -92,13 +95,24 @@ class Stored:
     tensors: Mapping[str, Mapping[str, Tensor]]
 
 
-def write(folder: Path, snapshot: Snapshot, disk: Disk = DISK) -> Path:
+class WriteShards(Protocol):
+    """Has each process write its parts of tensors; called once or never, and then closed by whoever made it."""
+
+    def __call__(self, folder: Path, /) -> Mapping[str, layout.Written]:
+        """Writes them into a folder; gives the files of all processes."""
+
+    def close(self) -> None:
+        """Nothing comes of it, if it was not called."""
+
+
+def write(folder: Path, snapshot: Snapshot, disk: Disk = DISK, shards: WriteShards | None = None) -> Path:
     """Add a checkpoint.
 
     Args:
         folder: ``RUN/checkpoints``; made if it is not there.
         snapshot: what it holds.
         disk: what does the writing.
+        shards: where tensors lie in parts on several processes.
 
     Returns:
         Its folder. It is whole, and on the disk.
@@ -118,7 +132,7 @@ def write(folder: Path, snapshot: Snapshot, disk: Disk = DISK) -> Path:
         ({'seed': 7}, tensor([1., 1.]))
     """
     with _ONE_AT_A_TIME:
-        return _write(folder, snapshot, disk)
+        return _write(folder, snapshot, disk, shards)
 
 
 def copy(path: Path, folder: Path, disk: Disk = DISK) -> Path:
@@ -164,7 +178,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """In this process: the thread of a run, and a save that an observer of the same run asks for."""
 
 
-def _write(folder: Path, snapshot: Snapshot, disk: Disk) -> Path:
+def _write(folder: Path, snapshot: Snapshot, disk: Disk, shards: WriteShards | None) -> Path:
     contents = _contents(snapshot)
     path = at = folder / layout.folder_name(snapshot.step)
     aside = folder / f"{layout.WRITING}{path.name}-{os.getpid()}"
@@ -176,7 +190,9 @@ def _write(folder: Path, snapshot: Snapshot, disk: Disk) -> Path:
         number = 1 + max((number for step, number, _ in _checkpoints_in(folder) if step == snapshot.step), default=0)
         path = at = folder / layout.folder_name(snapshot.step, number)
         disk.make_folder(aside)
-        files = {}
+        files: dict[str, layout.Written] = {}
+        if shards is not None:
+            files |= _seen(shards(aside.absolute()), aside)
         for name, chunks in contents.items():
             at = path / name
             files[name] = layout.Written(*disk.write(aside / name, chunks))
@@ -253,36 +269,40 @@ def unlisted(path: Path) -> list[str]:
     return [file.name for file in inside(path) if file.name not in known]
 
 
-def read(path: Path) -> Stored:
+def read(path: Path, empty: Empty | None = None, *, verified: bool = False) -> Stored:
     """A checkpoint from the disk. Nothing of it is parsed before all of it was verified.
 
     Each file is read once, into memory, and what was verified there is what is parsed: a disk that gives other bytes
-    at a second reading cannot slip them in.
+    at a second reading cannot slip them in. Shards, of which a process may want but a part, are read a second time.
 
     Args:
         path: its folder.
+        empty: gives the memory for a tensor that was written in parts, of which this process may want its own alone;
+            None reads all of it.
+        verified: the shards were verified by another process just now: they are not read for that once more.
 
     Raises:
         NewerFormatError: a newer trueloop wrote it.
         CheckpointError: it is damaged; the message names the files and what is wrong with them.
     """
     try:
-        manifest, contents = _verified(path)
+        manifest, contents = _verified(path, shards=not verified)
     except NewerFormatError as error:
         raise NewerFormatError(str(error), file=path) from error
     except CheckpointError as error:
         raise CheckpointError(
             f"the checkpoint is damaged: {error}; resume from the one before it", file=path
         ) from error
-    return _parsed(path, manifest, contents)
+    return _parsed(path, manifest, contents, empty)
 
 
-def newest(folder: Path, step: int | None = None) -> tuple[Stored, list[str]]:
+def newest(folder: Path, step: int | None = None, empty: Empty | None = None) -> tuple[Stored, list[str]]:
     """The newest whole checkpoint, read as ``read`` does it: each of its files once.
 
     Args:
         folder: ``RUN/checkpoints``.
         step: the newest of this step; None: of all.
+        empty: as for ``read``.
 
     Returns:
         What it holds, and a sentence for each damaged one that was passed over.
@@ -319,7 +339,7 @@ def newest(folder: Path, step: int | None = None) -> tuple[Stored, list[str]]:
         except CheckpointError as error:
             passed_over.append(f"{path.name} is damaged and was passed over: {error}")
         else:
-            return _parsed(path, manifest, contents), passed_over
+            return _parsed(path, manifest, contents, empty), passed_over
     problems = "; ".join(passed_over).replace(" and was passed over", "")
     which = "" if step is None else f" of step {step}"
     raise CheckpointError(f"there is no whole checkpoint{which}: {problems}", file=folder)
@@ -369,11 +389,13 @@ _AT_ONCE = 2**22
 def _contents(snapshot: Snapshot) -> dict[str, Iterable[Chunk]]:
     if type(snapshot.step) is not int or snapshot.step < 0:
         raise ArgumentError(f"step must be a count of steps, got step={snapshot.step!r}")
+    from trueloop.optim.parts import lies_in_parts
+
     contents: dict[str, Iterable[Chunk]] = {}
-    for name, tensors in snapshot.tensors.items():
+    for name, every in snapshot.tensors.items():
         if not layout.is_plain(name) or not name.endswith(layout.TENSORS):
             raise ArgumentError(f"expected plain names of files that end in {layout.TENSORS}, got {name!r}")
-        if tensors:
+        if tensors := {name: one for name, one in every.items() if not lies_in_parts(one) or not one.numel()}:
             from trueloop.checkpoint.tensors import chunks
 
             contents[name] = chunks(tensors)
@@ -382,6 +404,14 @@ def _contents(snapshot: Snapshot) -> dict[str, Iterable[Chunk]]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"the snapshot's tree must be JSON, as encode.pack() gives it: {error}") from error
     return contents
+
+
+def _seen(files: Mapping[str, layout.Written], aside: Path) -> Mapping[str, layout.Written]:
+    """The same files, which processes on other machines may have written."""
+    for name, expected in files.items():
+        if problem := _wrong_size(aside / name, expected.size):
+            raise RuntimeError(f"{problem}; give the run a folder on a file system that all processes share")
+    return files
 
 
 def _manifest_of(snapshot: Snapshot, files: Mapping[str, layout.Written]) -> Manifest:
@@ -496,8 +526,12 @@ def _differs(file: Path, expected: layout.Written) -> str | None:
     return _flipped(file, digest.hexdigest(), expected)
 
 
-def _verified(path: Path) -> tuple[Manifest, dict[str, bytes]]:
+def _verified(path: Path, *, shards: bool = True) -> tuple[Manifest, dict[str, bytes]]:
     """A checkpoint's manifest, and the bytes of its files, which are those that were written.
+
+    Args:
+        path: its folder.
+        shards: whether to read every byte of shards as well. They are not kept.
 
     Raises:
         NewerFormatError: a newer trueloop wrote it.
@@ -506,7 +540,10 @@ def _verified(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     manifest = _read_manifest(path)
     contents, problems = {}, []
     for name, expected in manifest.files.items():
-        contents[name], problem = _read_file(path / name, expected)
+        if layout.is_shard(name):
+            problem = _differs(path / name, expected) if shards else _wrong_size(path / name, expected.size)
+        else:
+            contents[name], problem = _read_file(path / name, expected)
         if problem is not None:
             problems.append(problem)
     if problems:
@@ -527,7 +564,7 @@ def _read_file(file: Path, expected: layout.Written) -> tuple[bytes, str | None]
     return data, _flipped(file, hashlib.sha256(data).hexdigest(), expected)
 
 
-def _parsed(path: Path, manifest: Manifest, contents: dict[str, bytes]) -> Stored:
+def _parsed(path: Path, manifest: Manifest, contents: dict[str, bytes], empty: Empty | None) -> Stored:
     try:
         tree = json.loads(contents.pop(STATE))
         # One after the other, so that no more than one file is in memory twice.
@@ -536,6 +573,11 @@ def _parsed(path: Path, manifest: Manifest, contents: dict[str, bytes]) -> Store
         raise CheckpointError(
             f"the checkpoint holds what no trueloop wrote: {error}", step=manifest.step, file=path
         ) from error
+    if in_shards := [name for name in manifest.files if layout.is_shard(name)]:
+        from trueloop.checkpoint import shards  # DTensor takes 0.5 s to import
+
+        for file, parts in shards.read(path, in_shards, empty or shards.whole).items():
+            tensors[file] = {**tensors.get(file, {}), **parts}
     step, number = layout.parse_folder_name(path.name) or (manifest.step, 1)
     return Stored(_entry_of(path, step, number, manifest, None), tree, tensors)
 

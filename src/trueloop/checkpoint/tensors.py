@@ -35,13 +35,17 @@ DTYPES = {
 }
 """Torch's dtypes that the safetensors library reads, from memory too, and their names in a file."""
 
+FORMAT = {"format": "pt"}
+"""Some libraries (transformers) read no safetensors file that does not say so."""
 
-def chunks(tensors: Mapping[str, Tensor]) -> Iterator[memoryview | bytes]:
+
+def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = FORMAT) -> Iterator[memoryview | bytes]:
     """The bytes of a safetensors file, to be written one after the other.
 
     Args:
         tensors: by name, of the dtypes in ``DTYPES``. Those that lie contiguous on a little-endian CPU are not copied;
             the views that come out are valid as long as their tensor.
+        metadata: texts by name, for the header.
 
     Example:
         >>> from safetensors.torch import load
@@ -50,14 +54,14 @@ def chunks(tensors: Mapping[str, Tensor]) -> Iterator[memoryview | bytes]:
     """
     # Large items first, so that each tensor is aligned to its items.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    yield _header({name: tensors[name] for name in names})
+    yield _header({name: tensors[name] for name in names}, metadata)
     for name in names:
         if tensors[name].numel():
             yield _bytes(tensors[name])
 
 
-def _header(tensors: Mapping[str, Tensor]) -> bytes:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.itemsize

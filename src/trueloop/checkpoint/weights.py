@@ -19,13 +19,10 @@ from trueloop.checkpoint.encode import unpack
 from trueloop.checkpoint.formats import Tensors, read_tensors
 from trueloop.checkpoint.layout import MANIFEST, checkpoints_of, parse_folder_name, placed
 from trueloop.checkpoint.names import fit, table
-from trueloop.checkpoint.tensors import DTYPES
+from trueloop.checkpoint.tensors import DTYPES, FORMAT
 from trueloop.errors import ArgumentError, CheckpointError, DataError
 
 NAME = "model.safetensors"
-
-METADATA = {"format": "pt"}
-"""Some libraries (transformers) read no safetensors file that does not say so."""
 
 
 def save_weights(model: nn.Module, file: Path) -> Path:
@@ -46,7 +43,7 @@ def save_weights(model: nn.Module, file: Path) -> Path:
     """
     _check_writable(model.state_dict())
     with _aside(file) as aside:
-        save_model(model, str(aside), metadata=dict(METADATA))
+        save_model(model, str(aside), metadata=dict(FORMAT))
     return file
 
 
@@ -171,7 +168,7 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> dict[str, str]:
             own = tensor.untyped_storage().nbytes() == tensor.nbytes  # the library refuses parts of a larger memory
             written[name] = tensor.contiguous() if own else tensor.clone(memory_format=torch.contiguous_format)
     with _aside(file) as aside:
-        save_file(written, str(aside), metadata=METADATA | twins)
+        save_file(written, str(aside), metadata=FORMAT | twins)
     return twins
 
 

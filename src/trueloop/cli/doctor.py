@@ -18,6 +18,7 @@ from trueloop.errors import ArgumentError
 if TYPE_CHECKING:
     from trueloop.doctor.children import Heard
     from trueloop.doctor.output import Format, Report
+    from trueloop.doctor.ranks import Ranks
     from trueloop.doctor.script import Run
     from trueloop.doctor.settings import Settings
 
@@ -57,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         return examine(given)
     from trueloop.doctor import settings as kept
     from trueloop.doctor.pages import codes
+    from trueloop.doctor.ranks import leave_word, ranks
     from trueloop.doctor.script import Script
     from trueloop.doctor.script import run as run_script
 
@@ -80,28 +82,35 @@ def run(arguments: Sequence[str]) -> int:
         {key: getattr(given, key) for key in ("select", "ignore", "fail_on", "show_passed", "max_steps", "max_seconds")}
     )
     rules = kept.Rules.chosen(codes(), settings.select, settings.ignore)
+    own = ranks()
     output = output_file(given.output)
     _import_all(given.format)
     with place_for(given.format, output) as stream:
 
         def told(ran: Run) -> int:
-            report = reported(ran, rules.speak)
+            if own is not None and not own.tells:  # the first one's exit code is that of all
+                leave_word(own, ran)
+                return FAILED * ran.failed
+            report = reported(ran, rules.speak, own)
             _tell(report, given.format, settings, output, stream)
-            return FAILED if ran.failed else FOUND * settings.fails(report.findings)
+            return FAILED if report.script and report.script["failed"] else FOUND * settings.fails(report.findings)
 
         def found(ran: Run) -> None:
-            if output is not None:  # so that something is there if the process is killed
-                _tell(reported(ran, rules.speak), given.format, settings, output, None)
+            if own is not None and not own.tells:
+                leave_word(own, ran)
+            elif output is not None:  # so that something is there if the process is killed
+                _tell(reported(ran, rules.speak, own), given.format, settings, output, None)
 
         return run_script(script, told, found=found, max_steps=settings.max_steps, max_seconds=settings.max_seconds)
 
 
-def reported(ran: Run, speak: frozenset[str]) -> Report:
+def reported(ran: Run, speak: frozenset[str], own: Ranks | None = None) -> Report:
     """What there is to say of a run.
 
     Args:
         ran: the run, over or not.
         speak: the rules that are asked for, by name.
+        own: this process among those that torchrun has started, if it has; it tells for all of them.
     """
     from trueloop.doctor import suppress
     from trueloop.doctor.by_reading import by_reading, read_in
@@ -109,16 +118,22 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     from trueloop.doctor.output import Report, Sentence
     from trueloop.doctor.pages import codes
     from trueloop.doctor.precedence import nearest_to_the_cause
+    from trueloop.doctor.ranks import not_heard, of_all, peers
 
     trace, over = ran.trace, ran.exit is not None
     children = [one for one in ran.children() if one.trains]
-    steps = max([0 if trace is None else trace.step, *(one.steps for one in children)])
+    others = {} if own is None else peers(own, ran, speak)
+    theirs = [one.heard for one in others.values() if one.heard is not None and one.heard.trains]
+    failed = ran.failed or any(one.failed for one in others.values())
+    steps = max([0 if trace is None else trace.step, *(one.steps for one in (*children, *theirs))])
     heard = () if trace is None else trace.every_finding or trace.findings
     wanted = [finding for finding in heard if finding.name in speak]  # what is not asked for explains nothing
     findings = together(wanted, children, alone=trace is None or not trace.passes)
-    complete = over and not ran.failed and ran.stopped is None and trace is not None and steps > 0
+    if own is not None:
+        findings = of_all(findings, own, others)
+    complete = over and not failed and ran.stopped is None and trace is not None and steps > 0
     judged = {one.name for one in (*heard, *findings)}  # by the script's own process, or by one that it started
-    judged |= {name for child in children for name, _ in child.passed}
+    judged |= {name for one in (*children, *theirs) for name, _ in one.passed}
     if trace is not None and steps:
         judged |= {rule.name for rule in trace.rules if _asked(rule.passed)}
     read = by_reading(ran.files if over else (), judged, trained=steps > 0)
@@ -135,6 +150,7 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
     if read.unread:
         files = f"{read.unread} of the script's files were" if read.unread > 1 else "one of the script's files was"
         unseen.append(Sentence(None, f"{files} not read, for time: `trueloop check` reads all"))
+    unseen += [Sentence(None, text) for text in not_heard(others, ran)]
     for child in children[:1]:  # the others are its like
         passed += [Sentence(*one) for one in child.passed if one[0] in speak]
         unseen += [Sentence(*one) for one in child.unseen if one[0] in speak]
@@ -160,7 +176,7 @@ def reported(ran: Run, speak: frozenset[str]) -> Report:
             "arguments": list(ran.script.arguments),
             "exit": ran.exit,
             "error": ran.error,
-            "failed": ran.failed,
+            "failed": failed,
             "ended": ran.stopped,
         },
         ended=ran.stopped or (f"the script failed ({_short(ran.error)})" if ran.error else None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -33,6 +34,11 @@ def run(given: argparse.Namespace) -> int:
     """
     if given.module or not given.script:
         raise ArgumentError("expected a recipe, got none: trueloop doctor --examine RECIPE [its own flags]")
+    from trueloop.parallel.world import check_alone
+
+    if os.environ.get("RANK", "0") != "0":  # the first one says why; torchrun would end it if this one failed before
+        return 0
+    check_alone("an examination")
     reference, *flags = given.script
     output = output_file(given.output)
     from trueloop.cli.flags import parse

@@ -9,7 +9,8 @@ from importlib import import_module
 from keyword import iskeyword
 
 from trueloop import __version__
-from trueloop.errors import TrueloopError, UnknownNameError
+from trueloop.cli.processes import BROKEN_OFF
+from trueloop.errors import PeerError, ProcessError, TrueloopError, UnknownNameError
 
 VERBS = {
     "check": "read training scripts, find their mistakes, mend them",
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for a run of which nothing could be saved, 2 for what is wrong with the request, the data
-        or the training, 75 for a preempted run, 130 for Ctrl-C.
+        or the training, 3 for a process of several that hangs or whose weights have drifted, 75 for a preempted run,
+        130 for Ctrl-C.
 
     Example:
         >>> main(["--version"])
@@ -56,16 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exited:  # tyro's, after --help or a wrong flag
         return exited.code if isinstance(exited.code, int) else 0 if exited.code is None else 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PeerError:  # that process tells it
+        return 1
     except TrueloopError as error:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            from trueloop.parallel.failing import tells
+
+            if not tells(error):
+                return 1
         if os.environ.get("TRUELOOP_TRACEBACK") == "1":
             raise
         _show(error)
-        return 2
+        return BROKEN_OFF if isinstance(error, ProcessError) else 2
 
 
 def _dispatch(arguments: list[str]) -> int:

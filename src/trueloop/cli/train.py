@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,14 +32,27 @@ def run(arguments: Sequence[str]) -> int:
             f"expected the recipe before its flags, got {reference!r}: trueloop train RECIPE {reference} …"
         )
     from trueloop.cli.flags import build, describe, parse
+    from trueloop.cli.processes import is_restart, launch, taken_from
 
+    flags, started = taken_from(flags)
+    if "processes" in started:
+        where = (
+            [] if _names_out(flags) else ["--out", str(_free(Path("runs"), _stem(reference)))]
+        )  # also after a restart
+        return launch(["train", reference, *flags, *where], **started)
+    if "restarts" in started:
+        raise ArgumentError("--restarts goes with --processes N; with torchrun, it is --max-restarts N")
     found = find(reference)
     given = parse(found, flags, extra=[_flag(_called(name), *about) for name, about in _OWN.items()])
     own = {name: given.pop(_called(name)) for name in _OWN}
-    out = own.pop("out") or _free(Path("runs"), found.name)
+    if own["out"] is None and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise ArgumentError("torchrun --max-restarts goes with --out FOLDER: a restart would not know where to go on")
+    out = _agreed_on(own.pop("out") or _free(Path("runs"), found.name))
     saving = {name: value for name, value in own.items() if value is not None}
     recipe = build(found, given)
-    return run_once(recipe, out, {"recipe": describe(found, _without(flags, _OWN), given)}, saving)
+    about = {"recipe": describe(found, _without(flags, _OWN), given)}
+    goes_on = is_restart() and _is_of(out, about["recipe"])
+    return run_once(recipe, out, about, saving, resume="auto" if goes_on else None)
 
 
 def run_once(
@@ -51,6 +66,9 @@ def run_once(
     from trueloop.checkpoint.saving import Saving
 
     how: dict[str, Any] = {"saving": Saving(**saving)} if saving else {}
+    if not _first():
+        recipe.fit(out=out, about=about, resume=resume, **how)
+        return 0
     saves: list[Saved | SaveFailed] = []
 
     def note(event: Event) -> None:
@@ -70,6 +88,24 @@ def run_once(
     last = failed[-1]
     print(f"error: no checkpoint could be saved; the last one, of step {last.step:,}: {last.reason}", file=sys.stderr)
     return 1
+
+
+def _first() -> bool:
+    """Whether this process prints and writes: the only one, or the first of several."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from trueloop.parallel.world import world
+
+    return world().first
+
+
+def _agreed_on(out: Path) -> Path:
+    """The same folder in every process: its name may come from a clock."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return out
+    from trueloop.parallel.reduce import of_the_first
+
+    return Path(of_the_first(str(out)))
 
 
 def run_again(recipe: Recipe, run: Path, settings: Mapping[str, Any], step: int | None) -> int:
@@ -118,6 +154,24 @@ def _without(flags: Sequence[str], own: Iterable[str]) -> list[str]:
         elif flag.partition("=")[0] not in names:
             kept.append(flag)
     return kept
+
+
+def _is_of(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether a restart goes on in a folder: the one that it has begun, and not one that made the first start fail."""
+    from trueloop.observers.run_folder import describe
+
+    if not (out / "run.json").exists():
+        return True
+    return bool(describe(out).get("settings", {}).get("recipe") == json.loads(json.dumps(recipe)))
+
+
+def _names_out(flags: Sequence[str]) -> bool:
+    return any(flag.partition("=")[0] in ("--out", "-h", "--help") for flag in flags)
+
+
+def _stem(reference: str) -> str:
+    """A recipe's name."""
+    return reference.rpartition(":")[2]
 
 
 def _free(parent: Path, name: str) -> Path:

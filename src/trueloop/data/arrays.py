@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from trueloop.data.cursor import order
 from trueloop.data.nested import leaves, mapped
+from trueloop.data.part import WHOLE, Idle, Part
 from trueloop.errors import DataError
 
 
@@ -27,6 +28,7 @@ class ArrayFeed:
         seed: of the order.
         shuffle: a new order each epoch, a function of (seed, epoch).
         drop_last: leave out a last batch that is short.
+        part: this process's part of each batch.
 
     Raises:
         DataError: no samples; lengths that differ; arrays without a dimension, or of a dtype that no tensor has.
@@ -39,7 +41,9 @@ class ArrayFeed:
         [[4]]
     """
 
-    def __init__(self, data: Any, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool = False) -> None:
+    def __init__(
+        self, data: Any, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool = False, part: Part = WHOLE
+    ) -> None:
         self.arrays = as_tensors(data)
         self._rows = length(self.arrays)
         self.batch_size = batch_size
@@ -48,7 +52,7 @@ class ArrayFeed:
         self.shuffled = shuffle
         self.reason = "in memory: " + ("one gather by index per batch" if shuffle else "copies of slices, in order")
         self.resumes, self.inexact = "by index: nothing is read twice", None
-        self._seed = seed
+        self._seed, self._part = seed, part
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number`` from batch ``start`` on; nothing before it is touched."""
@@ -56,6 +60,8 @@ class ArrayFeed:
         if first >= last:
             return iter(())
         tensors: list[Tensor] = list(leaves(self.arrays))
+        if self._part.of > 1:
+            return self._parts(order(self._rows, self._seed, number, shuffle=self.shuffled)[first:last])
         usual = type(self.arrays) is tuple and len(self.arrays) == len(tensors) == 2  # (X, y): no walk for each batch
         if not self.shuffled:
             if usual:
@@ -67,6 +73,19 @@ class ArrayFeed:
         if usual and not any(tensor.dtype in _SIGNED for tensor in tensors):
             return _gathered_pairs(tensors[0], tensors[1], rows)
         return _gathered(self.arrays, rows)
+
+    def _parts(self, index: Tensor) -> Iterator[Any]:
+        """Of each batch, only this process's samples are gathered; of one that has none for it, all."""
+        rows = torch.split(index.to(next(leaves(self.arrays)).device), self.batch_size)
+        if self._part.in_turn:
+            yield from _gathered(self.arrays, rows[self._part.rank :: self._part.of])
+            return
+        own = [one[self._part.rows(len(one))] for one in rows]
+        gathered = _gathered(
+            self.arrays, tuple(part if len(part) else one for part, one in zip(own, rows, strict=True))
+        )
+        for part, batch in zip(own, gathered, strict=True):
+            yield batch if len(part) else Idle(batch)
 
     def close(self) -> None:
         """Nothing to end: there are no workers."""

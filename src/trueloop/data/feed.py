@@ -11,6 +11,7 @@ from trueloop.data.arrays import ArrayFeed, is_arrays
 from trueloop.data.given import LoaderFeed
 from trueloop.data.loader import WorkerFeed
 from trueloop.data.nested import leaves
+from trueloop.data.part import WHOLE, Part
 from trueloop.data.stream import StreamFeed
 from trueloop.errors import ArgumentError, DataError
 
@@ -80,6 +81,7 @@ def feed(
     workers: int = 0,
     worker_timeout: float = 300.0,
     drop_last: bool = False,
+    part: Part = WHOLE,
 ) -> Feed:
     """The way to read ``data``:
 
@@ -97,6 +99,8 @@ def feed(
         workers: processes that make samples; 0 makes them in this one. Arrays and given loaders take no notice.
         worker_timeout: seconds to wait for one batch before its worker counts as hanging.
         drop_last: leave out a last batch that is short.
+        part: of each batch, what is this process's: only those samples are made. Loaders and streams, which have no
+            index, are read whole (``parallel.reading`` cuts them).
 
     Raises:
         ArgumentError: a batch size below 1, missing, or given for a loader that has its own; workers below 0;
@@ -110,7 +114,7 @@ def feed(
         ([[0, 1], [2, 3], [4]], 'in memory: copies of slices, in order')
     """
     _check(batch_size, workers, worker_timeout)
-    chosen = _choose(data, batch_size, seed, shuffle, workers, worker_timeout, drop_last)
+    chosen = _choose(data, batch_size, seed, shuffle, workers, worker_timeout, drop_last, part)
     if chosen.batches == 0:
         raise DataError(
             f"an epoch must have at least 1 batch, but drop_last=True leaves out the only one: there are fewer samples "
@@ -134,13 +138,20 @@ def batch_size_for(data: Any, given: int | None, default: int) -> int | None:
 
 
 def _choose(
-    data: Any, batch_size: int | None, seed: int, shuffle: bool, workers: int, worker_timeout: float, drop_last: bool
+    data: Any,
+    batch_size: int | None,
+    seed: int,
+    shuffle: bool,
+    workers: int,
+    worker_timeout: float,
+    drop_last: bool,
+    part: Part,
 ) -> Feed:
     if isinstance(data, DataLoader):
         return LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout)
     if is_arrays(data):
         size = _needed(batch_size, data)
-        return ArrayFeed(data, batch_size=size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+        return ArrayFeed(data, batch_size=size, seed=seed, shuffle=shuffle, drop_last=drop_last, part=part)
     _refuse(data)
     if isinstance(data, IterableDataset):
         size = _needed(batch_size, data)
@@ -157,6 +168,7 @@ def _choose(
             workers=workers,
             worker_timeout=worker_timeout,
             drop_last=drop_last,
+            part=part,
         )
     return LoaderFeed(_unbatched(data, batch_size), worker_timeout=worker_timeout)
 

@@ -6,14 +6,17 @@ knows epoch, batch and samples, and can set the random numbers for each sample f
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from trueloop.data.cursor import derive, order
 from trueloop.data.generators import generators_in, put, states
 from trueloop.data.making import COLLATING, Failure, Notes, at, by_whom, made_by_workers, made_here, noted
+from trueloop.data.part import WHOLE, Idle, Part
 from trueloop.data.randomness import set_rngs
 from trueloop.errors import DataError
 
@@ -37,6 +40,7 @@ class WorkerFeed:
         workers: processes; 0 makes the samples here.
         worker_timeout: seconds to wait for one batch before its worker counts as hanging, and is killed.
         drop_last: leave out a last batch that is short.
+        part: this process's part of each batch: the others' samples are not made.
 
     Raises:
         DataError: the dataset is empty; or it cannot be sent to a worker (where workers are not forked).
@@ -58,6 +62,7 @@ class WorkerFeed:
         workers: int = 0,
         worker_timeout: float = 300.0,
         drop_last: bool = False,
+        part: Part = WHOLE,
     ) -> None:
         self._rows = len(dataset)
         if self._rows == 0:
@@ -69,7 +74,7 @@ class WorkerFeed:
         self.reason = f"sample by sample, {by_whom(workers)}; random numbers from (seed, epoch, sample)"
         self.resumes = "by index: nothing is read twice"
         self.inexact = _why_inexact(dataset) if workers else None
-        self._dataset, self._seed = dataset, seed
+        self._dataset, self._seed, self._part = dataset, seed, part
         self._workers, self._worker_timeout = workers, worker_timeout
         self._running: Generator[Any, None, None] | None = None
 
@@ -97,16 +102,34 @@ class WorkerFeed:
     def _batches(self, epoch: int, start: int) -> Generator[Any, None, None]:
         rows = order(self._rows, self._seed, epoch, self.shuffled)
 
-        def samples(batch: int) -> list[int]:
-            return rows[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+        def whole(batch: int) -> Tensor:
+            return rows[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-        requests = (Request(epoch, batch, samples(batch)) for batch in range(start, self.batches))
-        workers = min(self._workers, self.batches - start)
+        def idle(batch: int) -> bool:
+            return not part.in_turn and part.rank >= len(whole(batch))
+
+        def samples(batch: int) -> list[int]:
+            of_all = whole(batch)
+            return (of_all if part.in_turn or idle(batch) else of_all[part.rows(len(of_all))]).tolist()
+
+        part = self._part
+        asked = range(start + part.rank, self.batches, part.of) if part.in_turn else range(start, self.batches)
+        requests = (Request(epoch, batch, samples(batch)) for batch in asked)
+        workers = min(self._workers, len(asked))
         notes = Notes(workers)
         maker = _Maker(self._dataset, self._seed, notes)
         if workers <= 0:
-            return made_here(map(maker.__getitem__, requests))
-        return made_by_workers(maker, requests, workers, self._worker_timeout, noted(notes, epoch, samples))
+            made = made_here(map(maker.__getitem__, requests))
+        else:
+            made = made_by_workers(maker, requests, workers, self._worker_timeout, noted(notes, epoch, samples))
+        return made if part.of == 1 or part.in_turn else _marked(made, start, idle)
+
+
+def _marked(batches: Generator[Any, None, None], start: int, idle: Callable[[int], bool]) -> Generator[Any, None, None]:
+    """Those that hold samples of other processes, as such."""
+    with contextlib.closing(batches):
+        for number, batch in enumerate(batches, start):
+            yield Idle(batch) if idle(number) else batch
 
 
 def _why_inexact(dataset: Any) -> str | None:

@@ -84,7 +84,7 @@ def children_heard(note: Callable[[str], None], limits: Limits) -> Iterator[Call
 
     def heard() -> list[Heard]:
         files = sorted(folder[0].glob("*.json"), key=lambda file: int(file.stem)) if folder else []
-        return [_read(file) for file in files]
+        return [read_heard(json.loads(file.read_text())) for file in files]
 
     _register()
     BaseProcess.start = start  # type: ignore[method-assign]
@@ -177,19 +177,8 @@ class Listener:
         """All of it or nothing, after each finding: a rank may be killed because another one failed."""
         if self.ear is None:
             return
-        trace = self.ear.trace
-        own = [(rule.name, rule) for rule in trace.rules] if trace.ended else []
-        told = {
-            "steps": trace.step,
-            "backwards": trace.backwards,
-            "findings": [finding.as_dict() for finding in nearest_to_the_cause(trace.findings)],
-            "passed": [(name, text) for name, rule in own if (text := rule.passed())],
-            "unseen": [(name, text) for name, rule in own if (text := rule.unseen())],
-            "notes": [*trace.notes, *trace.silenced],
-            "stopped": self.stopped,
-        }
         aside = self.folder / f"{os.getpid()}.part"
-        aside.write_text(json.dumps(told))
+        aside.write_text(json.dumps(heard_of(self.ear.trace, self.stopped)))
         aside.replace(self.folder / f"{os.getpid()}.json")
 
 
@@ -210,8 +199,33 @@ def _begin(_: object) -> None:
         listener.begin()
 
 
-def _read(file: Path) -> Heard:
-    told = json.loads(file.read_text())
+def heard_of(trace: Trace, stopped: str | None) -> dict[str, Any]:
+    """What was heard of this process, for json: ``read_heard`` reads it.
+
+    Args:
+        trace: of what it has trained so far.
+        stopped: why it was ended early, if it was.
+    """
+    own = [(rule.name, rule) for rule in trace.rules] if trace.ended else []
+    return {
+        "steps": trace.step,
+        "backwards": trace.backwards,
+        "findings": [finding.as_dict() for finding in nearest_to_the_cause(trace.findings)],
+        "passed": [(name, text) for name, rule in own if (text := rule.passed())],
+        "unseen": [(name, text) for name, rule in own if (text := rule.unseen())],
+        "notes": [*trace.notes, *trace.silenced],
+        "stopped": stopped,
+    }
+
+
+def read_heard(told: dict[str, Any]) -> Heard:
+    """What ``heard_of`` has told.
+
+    Example:
+        >>> from trueloop.doctor.trace import Trace
+        >>> read_heard(heard_of(Trace(), None)).trains
+        False
+    """
     findings = tuple(Finding.from_dict(one) for one in told["findings"])
     passed, unseen = (tuple((name, text) for name, text in told[key]) for key in ("passed", "unseen"))
     return Heard(told["steps"], told["backwards"], findings, passed, unseen, tuple(told["notes"]), told["stopped"])

@@ -49,6 +49,26 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, such a signal ends nothing: the process is ending already, and what it has to tell is on its way.
+
+    torchrun sends one as soon as another of its processes has failed, and kills what has not gone 30 seconds later.
+    """
+    ours = [
+        number
+        for number in SIGNALS
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is _terminated
+    ]
+    for number in ours:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
 def told_before_leaving(tell: Callable[[str, int], int]) -> Iterator[None]:
     """``os._exit`` and the calls of exec end a program at once: what was found is told before.
 

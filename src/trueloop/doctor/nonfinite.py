@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trueloop.doctor.findings import Place
 from trueloop.doctor.graph import SHAPE_ONLY, Graph, Node
+from trueloop.doctor.parts import own_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def finite(tensor: Tensor) -> bool:
         return True
     if tensor.numel() == 0 or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return True
-    values = tensor.detach()
+    values = own_part(tensor)
     # A sum is one pass without a copy. It may overflow though all is finite, so it cannot accuse.
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 

@@ -109,6 +109,12 @@ def same_data(loader: LoaderSeen, other: LoaderSeen) -> bool:
     return loader.rows is not None and other.rows is not None and loader.rows.mostly_in(other.rows)
 
 
+def _made_alike(loader: LoaderSeen, other: LoaderSeen) -> bool:
+    """Whether two datasets may be two copies of one: of the same class, and as long."""
+    one, two = loader.rows, other.rows
+    return one is not None and two is not None and one.size is not None and (one.kind, one.size) == (two.kind, two.size)
+
+
 def rows_shared(loader: LoaderSeen, other: LoaderSeen) -> tuple[int, int, int] | None:
     """How many rows two loaders of one dataset have in common, and how many each has.
 
@@ -127,7 +133,8 @@ def _data(trace: Trace, current: Pass) -> Data:
             by_loader = "training"
         elif any(other.trains for other in trace.loaders):
             by_loader = "held-out"
-    if loader is not None and current.owned:
+    alike = loader is not None and by_loader == "held-out" and any(_made_alike(loader, one) for one in model.loaders)
+    if loader is not None and current.owned and not alike:
         return by_loader
     samples = {sample for sample in current.samples if sample}
     shape = current.shapes[0] if current.shapes else ()
@@ -137,6 +144,8 @@ def _data(trace: Trace, current: Pass) -> Data:
     known = sum(sample in model.trained_samples for sample in samples) / len(samples)
     if known >= SAME:
         return "training"
+    if current.owned:
+        return by_loader
     if known > 1 - SAME:
         return "unknown"
     if by_loader == "training":

@@ -28,6 +28,7 @@ from trueloop.doctor.leaving import (
     default_signals_in_forks,
     ended_by_signals,
     told_before_leaving,
+    undisturbed,
 )
 from trueloop.doctor.limits import Limits
 from trueloop.doctor.places import is_users
@@ -145,13 +146,14 @@ def run(
     def finish(error: BaseException | None, code: int) -> int:
         if os.getpid() != process:
             return code
-        if not codes:
-            ran.exit = code
-            flush()
-            if ran.ear is not None:
-                ran.ear.finish(error)
-            ran.stopped = next((one.stopped for one in ran.children() if one.stopped), ran.stopped)
-            codes.append(told(ran))
+        with undisturbed():
+            if not codes:
+                ran.exit = code
+                flush()
+                if ran.ear is not None:
+                    ran.ear.finish(error)
+                ran.stopped = next((one.stopped for one in ran.children() if one.stopped), ran.stopped)
+                codes.append(told(ran))
         return codes[0]
 
     def left(how: str, code: int) -> int:
@@ -191,9 +193,10 @@ def run(
                 if ran.ear is not None:
                     ran.ear.finish(error)
                 raise
-            show(error)
-            ran.failed, ran.error = True, f"{type(error).__name__}: {error}"
-            return finish(error, 1)
+            with undisturbed():
+                show(error)
+                ran.failed, ran.error = True, f"{type(error).__name__}: {error}"
+                return finish(error, 1)
         return finish(None, 0)
 
 

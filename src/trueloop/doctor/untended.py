@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, StateLoaded
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.seen import OptimizerSeen
 
 if TYPE_CHECKING:
@@ -119,7 +121,9 @@ def counts(leaf: Tensor) -> bool:
 
 
 def figure(parameter: Tensor) -> float:
-    """A number that changes when the values do.
+    """A number that changes when the values do; not even equal to itself where they were freed.
+
+    FSDP2 gathers weights for a pass and frees them after it: the backward reaches those, the optimizer holds others.
 
     Example:
         >>> import torch
@@ -129,7 +133,10 @@ def figure(parameter: Tensor) -> float:
         >>> figure(weight) == before
         False
     """
-    flat = parameter.detach().reshape(-1)
+    values = own_part(parameter)
+    if values.untyped_storage().nbytes() < values.numel() * values.element_size():  # reading it would crash
+        return math.nan
+    flat = values.reshape(-1)
     return float(flat.double().square().sum() + flat[: (flat.numel() + 1) // 2].double().sum())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.seen import OptimizerSeen
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def is_zero(gradient: Tensor | None) -> bool:
     """Whether there is no gradient, or only zeros."""
     if gradient is None:
         return True
-    return not bool((gradient._values() if gradient.is_sparse else gradient).any())
+    return not bool((gradient._values() if gradient.is_sparse else own_part(gradient)).any())
 
 
 def _mark(parameter: Tensor) -> Mark:

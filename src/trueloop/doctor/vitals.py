@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from trueloop.doctor.parts import holds_none_of, own_part
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,8 +41,8 @@ def before_step(groups: list[tuple[list[Tensor], float]]) -> Before:
     """
     import torch
 
-    parameters = tuple(p for ps, _ in groups for p in ps)
-    lrs = tuple(lr for ps, lr in groups for _ in ps)
+    held = [(p, lr) for ps, lr in groups for p in ps if not holds_none_of(p)]
+    parameters, lrs = tuple(p for p, _ in held), tuple(lr for _, lr in held)
     if not parameters:
         return Before((), (), (), (), ())
     plain = [_normed(p) for p in parameters]
@@ -74,6 +76,6 @@ def after_step(before: Before) -> Vitals:
 
 def _normed(tensor: Tensor) -> Tensor:
     """The values in a type that torch can take norms of: float8 and whole numbers are not."""
-    values = tensor.detach()
+    values = own_part(tensor)
     has_norm = values.is_complex() or (values.is_floating_point() and values.element_size() > 1)
     return values if has_norm else values.float()

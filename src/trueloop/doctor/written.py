@@ -76,3 +76,35 @@ def says(place: Place | None, words: Iterable[str], above: int = 12, below: int 
     lines = (linecache.getline(place.file, number) for number in range(max(1, place.line - above), place.line + below))
     text = " ".join(lines).lower()
     return any(word in text for word in words)
+
+
+def says_around(place: Place | None, words: Iterable[str], above: int = 12, below: int = 2) -> bool:
+    """Whether one of the words stands beside a line, or in the heads of the blocks that it is in.
+
+    Not in other blocks above it: another function, the fields of a class.
+
+    Example:
+        >>> text = ["class Options:\\n", "    rounds = 8\\n", "def fit(task):\\n", "    opt = Adam(task)\\n"]
+        >>> linecache.cache["<t>"] = (1, None, text, "<t>")
+        >>> says_around(Place("<t>", 4), ["round"]), says_around(Place("<t>", 4), ["task"])
+        (False, True)
+    """
+    if place is None:
+        return False
+    depth = _depth(linecache.getline(place.file, place.line))
+    found = [linecache.getline(place.file, number) for number in range(place.line, place.line + below + 1)]
+    found = [line for line in found if _depth(line) >= depth]
+    for number in range(place.line - 1, max(0, place.line - above - 1), -1):
+        line = linecache.getline(place.file, number)
+        if not line.strip() or _depth(line) > depth:
+            continue
+        if _depth(line) == depth and line.lstrip().startswith(("def ", "async def ", "class ")):
+            break  # above it is another one
+        depth = _depth(line)
+        found.append(line)
+    text = " ".join(found).lower()
+    return any(word in text for word in words)
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from trueloop.errors import ArgumentError, DataError
+from trueloop.optim.parts import cut_as, own_part
 
 
 class Averaged(AveragedModel):
@@ -65,6 +66,8 @@ class Averaged(AveragedModel):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; the count is read here, once."""
+        own = self.state_dict()
+        state_dict = {name: cut_as(own.get(name), value) for name, value in state_dict.items()}
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
         self.taken = int(self.n_averaged)
         return result
@@ -274,7 +277,7 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
+    yield from map(own_part, model.parameters())
     yield from model.buffers()
 
 

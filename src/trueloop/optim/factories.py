@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.optim.groups import GroupRule, Terms, check_patterns, is_embedding, matches, no_decay, trainable
+from trueloop.optim.momentum import beginning_late
+from trueloop.optim.parts import lies_in_parts
 from trueloop.optim.together import Together
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
@@ -61,7 +63,9 @@ class Factory:
         settings = dict(self.settings)
         if "fused" in _known(self.kind):
             settings["fused"] = self._fuses(model, parameters.values()) if self.fused is None else self.fused
-        return _make(self.kind, self._grouped(model, parameters), settings)
+        made = _make(self.kind, self._grouped(model, parameters), settings)
+        is_sgd = type(made) is torch.optim.SGD and settings["fused"] and settings.get("momentum")
+        return beginning_late(made) if is_sgd else made  # type: ignore[arg-type]
 
     def _grouped(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         lr, decay = (self.settings.get(name, _default(self.kind, name)) for name in ("lr", "weight_decay"))
@@ -81,11 +85,18 @@ class Factory:
         return [groups[term] for term in sorted(groups, key=lambda term: not term.decays)]  # what decays goes first
 
     def _fuses(self, model: nn.Module, parameters: Iterable[nn.Parameter]) -> bool:
-        """Whether torch's fused kernel takes these settings and parameters: asked of one element of each sort."""
+        """Whether torch's fused kernel takes these settings and parameters: asked of one element of each sort, or of
+        one tensor that is cut up among processes (DTensor).
+        """
         if any(is_embedding(module) and module.sparse for module in model.modules()):
             return False  # no fused kernel takes sparse gradients, and says so only at the first step
-        sorts = sorted({(parameter.device, parameter.dtype) for parameter in parameters}, key=str)
-        probes = [torch.zeros(1, device=device, dtype=dtype, requires_grad=True) for device, dtype in sorts]
+        if self.settings.get("dampening"):
+            return False  # the first momentum is not dampened, and the fused kernel dampens one that comes late
+        sorts = {(parameter.device, parameter.dtype, lies_in_parts(parameter)): parameter for parameter in parameters}
+        probes = [
+            (torch.zeros_like(one) if is_cut_up else torch.zeros(1, device=device, dtype=dtype)).requires_grad_()
+            for (device, dtype, is_cut_up), one in sorted(sorts.items(), key=lambda item: str(item[0]))
+        ]
         for probe in probes:
             probe.grad = torch.zeros_like(probe)
         try:

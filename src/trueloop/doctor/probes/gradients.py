@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad
 from trueloop.doctor.facts import BackwardBegun, BackwardEnded, Clipped, GradientsTaken, Zeroed
 from trueloop.doctor.findings import Place
 from trueloop.doctor.graph import graph_of
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.patches import Patches
 from trueloop.doctor.phases import settle
 from trueloop.doctor.places import here
@@ -206,7 +207,7 @@ def _watch(seen: OptimizerSeen) -> list[_Watched]:
         if gradient is None:
             found.append(_Watched(parameter, None, 0, True))
         else:
-            found.append(_Watched(parameter, gradient, gradient._version, not gradient.any()))
+            found.append(_Watched(parameter, gradient, gradient._version, not own_part(gradient).any()))
     return found
 
 

@@ -69,7 +69,9 @@ def _listening(trace: Trace, kind: str, original: Any) -> Any:
                 given = {**dict(zip(names, args)), **kwargs}  # noqa: B905 - where it is called wrongly, it has raised
                 x, y = given.pop(first, None), given.pop(second, None)
                 if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-                    trace.guarded(_tell)(trace, LossCalled(kind, x, y, given, output, error, trace.last_pass, here()))
+                    # in a forward it is that pass's own, such as the loss of a quantizer
+                    of = next((running for _, running in trace.running if running is not None), trace.last_pass)
+                    trace.guarded(_tell)(trace, LossCalled(kind, x, y, given, output, error, of, here()))
         return output
 
     return loss

@@ -372,6 +372,39 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a count of one's own, in a helper": """
+        import torch
+        from torch import nn
+        class Accumulator:
+            def __init__(self, optimizer, window):
+                self.optimizer, self.window, self.count = optimizer, window, 0
+            def backward(self, loss):
+                loss.backward()
+                self.count += 1
+                if self.count == self.window:
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+                    self.count = 0
+        net = nn.Linear(4, 3)
+        helper = Accumulator(torch.optim.SGD(net.parameters(), lr=0.1), window=8)
+        for epoch in range(3):
+            for x, y in loader:
+                helper.backward(nn.functional.cross_entropy(net(x), y))
+    """,
+    "a count of one's own, left early": """
+        import torch
+        from torch import nn
+        net, seen = nn.Linear(4, 3), 0
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            nn.functional.cross_entropy(net(x), y).backward()
+            seen += 1
+            if seen < K:
+                continue
+            opt.step()
+            opt.zero_grad()
+            seen = 0
+    """,
     "in a loop of its own": """
         import torch
         from torch import nn
@@ -439,6 +472,26 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a count of one's own: divided, and counted for something else": """
+        import torch
+        from torch import nn
+        net, seen, waited = nn.Linear(4, 3), 0, 0
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in loader:
+            (nn.functional.cross_entropy(net(x), y) / K).backward()
+            seen += 1
+            if seen == K:
+                opt.step()
+                opt.zero_grad()
+                seen = 0
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            waited += 1
+            if waited >= 3:
+                opt.step()
+                waited = 0
+    """,
     "tasks that are added up": """
         import torch
         from torch import nn

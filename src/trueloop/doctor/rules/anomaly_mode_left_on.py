@@ -111,7 +111,7 @@ def in_source(program: Program) -> Iterator[Checked]:
                     on = event if values.constant(mode) is True and not event.at.branches else None
                 elif event.name.endswith(".detect_anomaly") and not event.at.branches:
                     on = event
-            elif isinstance(event, read.Operated) and event.name == "detect_anomaly.__exit__":
+            elif isinstance(event, read.Operated) and event.name.endswith("detect_anomaly.__exit__"):
                 on = None
             elif isinstance(event, read.Stepped) and on is not None and event.at.loops and id(on.node) not in told:
                 told.add(id(on.node))
@@ -212,9 +212,28 @@ READ_FIRES = {
                     criterion(model(x), y).backward()
                     optimizer.step()
     """,
+    "set for a block around it all": """
+        import torch
+        def train(model, optimizer, loader, criterion):
+            with torch.autograd.set_detect_anomaly(True):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    criterion(model(x), y).backward()
+                    optimizer.step()
+    """,
 }
 
 READ_SILENT = {
+    "set for the first batch": """
+        import torch
+        def train(model, optimizer, loader, criterion, batch):
+            with torch.autograd.set_detect_anomaly(True):
+                criterion(model(batch), batch).backward()
+            for x, y in loader:
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                optimizer.step()
+    """,
     "a function that looks for errors": """
         import torch
 

@@ -203,6 +203,21 @@ def in_source(program: Program) -> Iterator[Checked]:
                     help="take it over the classes: `dim=1`, or `dim=-1`",
                 )
                 yield Checked(finding, _mended(program, event, end))
+        for event in run.of(read.LossCalled):
+            for pooled, weights in _weighted(event.input):
+                if id(weights.node) in told:
+                    continue
+                told.add(id(weights.node))
+                finding = program.finding(
+                    ArgmaxOverWrongDimension,
+                    "the weights are a softmax over dimension 0, the batch: they sum to one over the samples",
+                    f"`{pooled.at.unit.text(pooled.node)}` adds up over dimension {_dim(pooled)}",
+                    at=weights,
+                    certainty="likely",
+                    related=[(pooled, "what they weigh is added up here"), (event, "the loss")],
+                    help=f"take it over what is added up: `dim={_dim(pooled)}`",
+                )
+                yield Checked(finding)
     for run in program.runs:
         for chosen in run.of(read.Operated):
             if chosen.name not in _CHOOSES or id(chosen.node) in told or not _over_samples(chosen, last):
@@ -221,6 +236,31 @@ def in_source(program: Program) -> Iterator[Checked]:
             dim = given(chosen.node, "dim", place) or given(chosen.node, "axis", place)
             edit = put(program, dim, "-1" if _is_of_transformers(chosen.args[0]) else "1") if dim is not None else None
             yield Checked(finding, together("take the largest over the classes", edit))
+
+
+def _weighted(value: values.Value) -> Iterator[tuple[values.Tensor, values.Tensor]]:
+    """Weighted sums over another dimension than the batch, and their weights, which are a softmax over the batch."""
+    for one in ancestors(value):
+        if not isinstance(one, values.Tensor) or one.op != "sum" or _dim(one) in (None, 0) or not one.inputs:
+            continue
+        product = one.inputs[0]
+        sides = product.inputs if isinstance(product, values.Tensor) and product.op == "mul" else ()
+        if any(isinstance(side, values.Tensor) and side.op in ("log", "log_softmax") for side in sides):
+            continue  # an entropy, which is added up over all
+        for side in sides:
+            known = isinstance(side, values.Tensor) and side.op == "softmax" and bool(side.inputs)
+            if isinstance(side, values.Tensor) and known and _dim(side) == 0 and samples_first(side.inputs[0]):
+                yield one, side
+
+
+def _dim(value: values.Tensor) -> int | None:
+    """The dimension that an operation goes over, if it is written as a number."""
+    if value.layer is not None:
+        given = value.layer.option("dim", 0)
+    else:
+        given = value.options.get("dim") or (value.inputs[1] if len(value.inputs) > 1 else None)
+    found = values.constant(given)
+    return found if type(found) is int else None
 
 
 _SOFTMAX = ("softmax", "log_softmax")
@@ -397,6 +437,23 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "attention over a bag, whose weights are taken over the bags": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        from torch.utils.data import DataLoader
+        class Bags(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed, self.attend, self.out = nn.Linear(6, 24), nn.Linear(24, 1), nn.Linear(24, 2)
+            def forward(self, bag):
+                z = torch.relu(self.embed(bag))
+                weight = F.softmax(self.attend(z), dim=0)
+                return self.out((weight * z).sum(1))
+        net = Bags()
+        for bag, y in DataLoader(data, 40, shuffle=True):
+            F.cross_entropy(net(bag), y).backward()
+    """,
     "the metric": """
         import torch
         from torch import nn
@@ -435,6 +492,26 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "attention over a bag, and over time that comes first": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        from torch.utils.data import DataLoader
+        class Pool(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed, self.attend, self.out = nn.Linear(6, 24), nn.Linear(24, 1), nn.Linear(24, 2)
+            def forward(self, x):
+                z = torch.relu(self.embed(x))
+                late = z.transpose(0, 1)
+                first = (F.softmax(self.attend(z), dim=1) * z).sum(1)
+                second = (F.softmax(self.attend(late), dim=0) * late).sum(0)
+                third = (F.softmax(self.attend(late), dim=0) * late).sum(-1).t()
+                return self.out(first + second) + third.mean(1, keepdim=True)
+        net = Pool()
+        for x, y in DataLoader(data, 40, shuffle=True):
+            F.cross_entropy(net(x), y).backward()
+    """,
     "one sample, a bag, both ways through pairs": """
         import torch
         from torch import nn

@@ -91,7 +91,10 @@ class ArgumentsExchanged(Rule):
         return "losses got the output first and the target second" if self._right else None
 
 
-ORDERED = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+ORDERED = (
+    *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    *("poisson_nll_loss", "multilabel_soft_margin_loss"),
+)
 """Losses whose arguments are not alike."""
 
 
@@ -209,6 +212,15 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "counts before the logarithms of their rates": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net, criterion = nn.Linear(6, 1), nn.PoissonNLLLoss(log_input=True)
+        loader = DataLoader(TensorDataset(torch.randn(100, 6), torch.randint(0, 9, (100,)).float()), batch_size=10)
+        for x, counts in loader:
+            criterion(counts, net(x).squeeze(1)).backward()
+    """,
     "the Kullback-Leibler divergence as it is written": """
         import torch
         from torch import nn
@@ -229,6 +241,17 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "rates first, and counts that are data": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        net = nn.Linear(6, 1)
+        loader = DataLoader(TensorDataset(torch.randn(100, 6), torch.randint(0, 9, (100,)).float()), batch_size=10)
+        for x, counts in loader:
+            nn.functional.poisson_nll_loss(net(x).squeeze(1), counts).backward()
+        with torch.no_grad():
+            print(nn.functional.poisson_nll_loss(counts.log1p(), net(x).squeeze(1)))
+    """,
     "in order, and where both are alike": """
         import torch
         from torch import nn

@@ -1,6 +1,7 @@
 """Batch normalisation in train mode sees a batch of one sample.
 
-Sees: torch's error for it; or, where there are more values a channel (images), a batch of one sample among larger ones.
+Sees: torch's error for it; or, where there are more values a channel (images), a batch of one sample among larger ones,
+or a loader that trains and was given no batch size, which is 1 then.
 
 Why it matters: the statistics of one sample are no estimate: without other values torch refuses them and the script
 dies; with them the layer normalises the sample by itself, and the running statistics jump.
@@ -25,11 +26,13 @@ from trueloop.doctor.source.data import length, rank
 from trueloop.doctor.source.edits import together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.provenance import ancestors
+from trueloop.doctor.source.ritual import used_for_training
 
 if TYPE_CHECKING:
     from trueloop.doctor.findings import Place
     from trueloop.doctor.seen import Pass
     from trueloop.doctor.source.program import Program
+    from trueloop.doctor.source.ways import Run
     from trueloop.doctor.trace import Trace
 
 MESSAGE = "more than 1 value per channel"
@@ -120,6 +123,7 @@ def in_source(program: Program) -> Iterator[Checked]:
             if event.training is not True or event.grad is not True or event.at.branches or not event.args:
                 continue
             if ("BatchNorm1d", True) not in (event.layers or ()):
+                yield from _of_default_size(program, run, event, told)
                 continue
             for one in ancestors(event.args[0]):
                 loader = one.inputs[0] if isinstance(one, values.Tensor) and one.op == "fetched" else None
@@ -151,6 +155,35 @@ def in_source(program: Program) -> Iterator[Checked]:
                     related=[(event, "the model is called here, in train mode")],
                 )
                 yield Checked(finding, _dropping(program, loader))
+
+
+def _of_default_size(program: Program, run: Run, event: read.Called, told: set[int]) -> Iterator[Checked]:
+    """Images of a loader to which no batch size was given go into BatchNorm2d or 3d as they are."""
+    norm = next((name for name, trains in event.layers or () if name in ("BatchNorm2d", "BatchNorm3d") and trains), "")
+    given = event.args[0]
+    while isinstance(given, values.Tensor) and given.op in ("to", "float", "cuda"):
+        given = given.inputs[0]
+    if isinstance(given, values.Tensor) and given.op == "getitem":  # `for image, label in loader`
+        given = given.inputs[0]
+    loader = given.inputs[0] if isinstance(given, values.Tensor) and given.op == "fetched" else None
+    if not norm or not isinstance(loader, values.Object) or id(loader.node) in told or _collated(loader):
+        return
+    others = ("sampler", "batch_sampler")
+    if loader.option("batch_size", 1) is not None or any(one in loader.kwargs for one in others):
+        return
+    if not used_for_training(run, event.result):
+        return
+    told.add(id(loader.node))
+    finding = program.finding(
+        BatchOfOneWithBatchnorm,
+        f"each batch holds one sample, which {norm} normalises by itself",
+        "the loader was given no batch_size, which is 1 then",
+        at=loader,
+        related=[(event, "the model is called here, in train mode")],
+        level="note",  # there are other values a channel to estimate from
+        help="give the loader a batch_size, or take a layer that does without batches: `GroupNorm`",
+    )
+    yield Checked(finding)
 
 
 def _norm_of_rows(value: values.Value) -> bool:
@@ -255,6 +288,18 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "no batch size": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for image, label in DataLoader(data, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(image), label).backward()
+                opt.step()
+    """,
     "one sample a step": """
         import torch
         from torch import nn
@@ -288,6 +333,22 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one image a step as it was asked for, and batches that the data set makes": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader
+        net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(3):
+            for image, label in DataLoader(data, batch_size=1, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(image), label).backward()
+                opt.step()
+            for images, labels in DataLoader(batches, shuffle=True):
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(images[0]), labels[0]).backward()
+                opt.step()
+    """,
     "a norm over time, and over pixels": """
         import torch
         from torch import nn

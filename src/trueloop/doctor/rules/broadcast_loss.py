@@ -180,6 +180,8 @@ def in_source(program: Program) -> Iterator[Checked]:
 
 def _shapes(one: values.Value, other: values.Value) -> str:
     """The shapes of a prediction and of a target that broadcast; empty if that is not known."""
+    if _is_taken_against_best(one, other):
+        return "(N, 1) against (N,)"
     ends = values.options(one)
     if not all(_is_of_one_output(end) for end in ends):
         return ""
@@ -202,8 +204,53 @@ def _by_hand(loss: values.Value) -> Iterator[tuple[values.Tensor, str]]:
         if isinstance(inside, values.Tensor) and inside.op == "sub" and len(inside.inputs) == 2:
             a, b = inside.inputs
             shapes = _shapes(a, b) or _shapes(b, a)
-            if shapes and not (by_a_model(a) and by_a_model(b)):  # else all pairs of predictions may be meant
+            both = by_a_model(a) and by_a_model(b)  # all pairs of predictions may be meant
+            if shapes and (not both or _is_taken_against_best(a, b) or _is_taken_against_best(b, a)):
                 yield inside, shapes
+
+
+def _is_taken_against_best(one: values.Value, other: values.Value) -> bool:
+    """Whether a column is taken out of what a network gives, and met by the largest of each row that its like gives.
+
+    Whatever the largest are added to: what broadcasts with a row stays as long as the row.
+    """
+    outputs = _taken(one)
+    layer = outputs.layer if isinstance(outputs, values.Tensor) else None
+    for best in _best(other) if layer is not None else ():
+        like = best.layer if isinstance(best, values.Tensor) else None
+        if like is not None and layer is not None and (like.node is layer.node or like.kwargs is layer.kwargs):
+            return True  # made on one line, or a copy
+    return False
+
+
+def _taken(value: values.Value) -> values.Value | None:
+    """The outputs in ``outputs.gather(1, actions.unsqueeze(1))``."""
+    if not isinstance(value, values.Tensor) or value.op != "gather" or not value.inputs:
+        return None
+    of, dim, index = (*value.inputs, None, None)[:3]
+    dim, index = value.options.get("dim", dim), value.options.get("index", index)
+    made = index.op if isinstance(index, values.Tensor) else getattr(index, "name", "")
+    size = (
+        values.constant(index.inputs[-1])
+        if isinstance(index, (values.Tensor, values.Unknown)) and index.inputs
+        else None
+    )
+    is_column = (made == "unsqueeze" and size in (1, -1)) or (made in ("view", "reshape") and size == 1)
+    return of if is_column and values.constant(dim) in (1, -1) else None
+
+
+def _best(value: values.Value, depth: int = 12) -> Iterator[values.Value]:
+    """What is reduced to the largest of each row, on an element-wise way to a value."""
+    if not isinstance(value, values.Tensor) or depth == 0:
+        return
+    if value.op in ("max", "amax"):
+        of, dim, keeps = (*value.inputs, None, None)[:3]
+        dim, keeps = value.options.get("dim", dim), value.options.get("keepdim", keeps)
+        if of is not None and values.constant(dim) in (1, -1) and values.constant(keeps, keeps) in (None, False):
+            yield of
+    elif value.op in ("add", "sub", "mul", "div", "neg", "detach", "float", "to"):
+        for one in value.inputs:
+            yield from _best(one, depth - 1)
 
 
 def _mended(program: Program, column: cst.CSTNode | None) -> Fix | None:
@@ -353,6 +400,19 @@ READ_FIRES = {
         for x, y in Prices(600).batches(50):
             (l1(net(x), y) + ((net(x) - y) ** 2).mean()).backward()
     """,
+    "what was chosen, against the best of the next state": """
+        import copy
+        import torch
+        from torch import nn
+        q = nn.Sequential(nn.Linear(7, 32), nn.ReLU(), nn.Linear(32, 2))
+        frozen = copy.deepcopy(q)
+        for s, a, r, after, done in memory:
+            s, a, r, done = torch.tensor(s), torch.tensor(a), torch.tensor(r), torch.tensor(done)
+            with torch.no_grad():
+                target = r + 0.9 * (1 - done) * frozen(torch.tensor(after)).max(1).values
+            nn.functional.smooth_l1_loss(q(s).gather(1, a.unsqueeze(1)), target).backward()
+            ((q(s).gather(1, a.view(-1, 1)) - target) ** 2).mean().backward()
+    """,
     "a column and a row": """
         import torch
         from torch import nn
@@ -379,6 +439,23 @@ READ_SILENT = {
             (net(x) - net(x).T).abs().mean().backward()
             (net(x) - net(x).squeeze(1)).abs().mean().backward()
             nn.functional.mse_loss(net(x), torch.ones(16)).backward()
+    """,
+    "what was chosen and the best of the next state, both columns or both rows": """
+        import copy
+        import torch
+        from torch import nn
+        q = nn.Sequential(nn.Linear(7, 32), nn.ReLU(), nn.Linear(32, 2))
+        frozen, critic = copy.deepcopy(q), nn.Linear(7, 3)
+        for s, a, r, after, done in memory:
+            s, a, r, done, after = (torch.tensor(one) for one in (s, a, r, done, after))
+            with torch.no_grad():
+                best, kept = frozen(after).max(1).values, frozen(after).max(1, keepdim=True).values
+                column = r.unsqueeze(1) + 0.9 * frozen(after).max(1)[0].unsqueeze(1)
+            chosen = q(s).gather(1, a.unsqueeze(1))
+            loss = nn.functional.smooth_l1_loss(chosen.squeeze(1), r + best)
+            loss = loss + nn.functional.smooth_l1_loss(chosen, r + kept) + nn.functional.l1_loss(chosen, column)
+            loss = loss + nn.functional.mse_loss(chosen, (r + best)[:, None])
+            (loss + nn.functional.mse_loss(chosen, critic(after).mean() + r)).backward()
     """,
     "both are rows, both are columns, or it is not known": """
         import torch

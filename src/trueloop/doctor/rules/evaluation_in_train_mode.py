@@ -31,6 +31,7 @@ from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.modes import rested, woken
 from trueloop.doctor.source.provenance import feeds
 from trueloop.doctor.source.ritual import is_stepped, is_trained, learned_from, optimizers, used_for_training
+from trueloop.doctor.source.values import Value
 from trueloop.doctor.source.ways import Run, common_loop
 from trueloop.doctor.written import says
 
@@ -125,7 +126,7 @@ def _not_called(place: Place | None) -> Place | None:
 def in_source(program: Program) -> Iterator[Checked]:
     """A model that the run trains is called without gradients, for a loss or a metric, and each time in train mode."""
     for run in program.runs:
-        if not run.complete or len(optimizers(run)) > 1:  # by habit, a GAN draws samples in train mode
+        if not run.complete or _take_turns(run):  # by habit, a GAN draws samples in train mode
             continue
         by_node: dict[int, list[read.Called]] = {}
         for call in run.of(read.Called):
@@ -154,6 +155,20 @@ def in_source(program: Program) -> Iterator[Checked]:
                 help="call `model.eval()` before the evaluation, and `model.train()` before the next epoch",
             )
             yield Checked(finding, _mended(program, run, first))
+
+
+def _take_turns(run: Run) -> bool:
+    """Whether two optimizers step in one turn of a loop; those of folds and phases come one after the other."""
+    if len(optimizers(run)) < 2:
+        return False
+    first: dict[tuple[int, int], Value] = {}
+    for event in run.of(read.Stepped):
+        if not event.at.loops:
+            return True
+        for turn in event.at.loops:
+            if first.setdefault((turn.loop, turn.number), event.target) is not event.target:
+                return True
+    return False
 
 
 def _forgot_both(program: Program, run: Run, call: read.Called) -> bool:
@@ -339,6 +354,26 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "folds, and a head that is forgotten": """
+        import torch
+        from torch import nn
+        from torch.nn.functional import cross_entropy
+        def fold(a, ya, b, yb):
+            body, head = nn.Sequential(nn.Linear(13, 24), nn.ReLU()), nn.Sequential(nn.Dropout(0.4), nn.Linear(24, 3))
+            opt = torch.optim.Adam([*body.parameters(), *head.parameters()])
+            for _ in range(9):
+                body.train()
+                head.train()
+                for rows in torch.randperm(len(ya)).split(24):
+                    opt.zero_grad()
+                    cross_entropy(head(body(a[rows])), ya[rows]).backward()
+                    opt.step()
+                body.eval()
+                with torch.no_grad():
+                    print((head(body(b)).argmax(1) == yb).float().mean().item())
+        for known, others in folds:
+            fold(X[known], y[known], X[others], y[others])
+    """,
     "neither eval nor no_grad": """
         import torch
         from torch import nn
@@ -425,6 +460,24 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a GAN in each fold": """
+        import torch
+        from torch import nn
+        def fold(real):
+            G, D = nn.Sequential(nn.Dropout(0.1), nn.Linear(8, 2)), nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.3))
+            og, od = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+            for x in real:
+                D.zero_grad()
+                (D(G(torch.randn(16, 8)).detach()).mean() - D(x).mean()).backward()
+                od.step()
+                G.zero_grad()
+                (-D(G(torch.randn(16, 8))).mean()).backward()
+                og.step()
+                with torch.no_grad():
+                    print((D(G(torch.randn(16, 8))) > 0).float().mean().item(), D(x).sigmoid().mean().item())
+        for part in parts:
+            fold(part)
+    """,
     "gradients are on, and are used": """
         import torch
         from torch import nn

@@ -25,7 +25,7 @@ from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source.arguments import given
 from trueloop.doctor.source.blocks import kind
-from trueloop.doctor.source.data import shuffles
+from trueloop.doctor.source.data import rank, shuffles
 from trueloop.doctor.source.edits import put, together
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.naming import is_seen, name_of, uses_on_the_way
@@ -199,24 +199,24 @@ def in_source(program: Program) -> Iterator[Checked]:
 def _same_samples(program: Program, run: Run) -> Iterator[Checked]:
     """A loader that is called the validation's, and was made of the dataset that is trained on; no other is read."""
     trained = {id(loader): loader for event in run.of(read.Backward) for loader in _read(event.loss)}
-    learned = {id(data) for one in trained.values() if (data := _dataset(one)) is not None}
     others: dict[int, tuple[read.Called, values.Object]] = {}
     for call in run.of(read.Called):
         if call.grad is not False or not is_stepped(run, call.target) or used_for_training(run, call.result):
             continue
         those = [loader for value in call.args for loader in _read(value)]
-        if not those or any(id(_dataset(one)) not in learned for one in those):
+        if not those or not all(any(_of_same(one, known) for known in trained.values()) for one in those):
             return
         others |= {id(one): (call, one) for one in those if id(one) not in trained}
     for call, loader in others.values():
         name = name_of(program.unit, loader.node) if loader.at.unit is program.unit else ""
         if _dataset(loader) is None or not any(word in name.lower() for word in HELD_OUT):
             continue
-        same = next(one for one in trained.values() if _dataset(one) is _dataset(loader))
+        same = next(one for one in trained.values() if _of_same(one, loader))
+        what = "dataset" if _dataset(same) is _dataset(loader) else "arrays"
         finding = program.finding(
             EvaluationOnTrainingData,
             f"`{name}` holds the samples that are trained on",
-            "both loaders were made of the same dataset, and no evaluation reads another",
+            f"both loaders were made of the same {what}, and no evaluation reads another",
             at=loader,
             related=[(same, "trained on"), (call, "evaluated here")],
             help="make it of the held-out samples",
@@ -248,6 +248,57 @@ def _dataset(loader: values.Object) -> values.Value | None:
     """What a loader goes through; None if a sampler chooses from it."""
     chosen = loader.option("sampler", 3) or loader.option("batch_sampler", 4)
     return None if chosen is not None else loader.option("dataset", 0)
+
+
+def _of_same(loader: values.Object, other: values.Object) -> bool:
+    """Whether two loaders go through one dataset, or through two that were made alike of the same arrays."""
+    one, two = _dataset(loader), _dataset(other)
+    if one is None or two is None:
+        return False
+    if one is two:
+        return True
+    if not isinstance(one, values.Object) or not isinstance(two, values.Object) or one.cls is not two.cls:
+        return False
+    if isinstance(one.cls, str) and one.cls != "torch.utils.data.TensorDataset":
+        return False
+    if len(one.args) != len(two.args) or one.kwargs.keys() != two.kwargs.keys():
+        return False
+    pairs = [*zip(one.args, two.args, strict=True), *((one.kwargs[key], two.kwargs[key]) for key in one.kwargs)]
+    # a generator of random numbers is one too, and gives other samples each time
+    known = all(_is_array(a) or isinstance(a, (values.Constant, values.Function)) for a, _ in pairs)
+    return known and any(_is_array(a) for a, _ in pairs) and all(_equal(a, b) for a, b in pairs)
+
+
+def _is_array(value: values.Value) -> bool:
+    return isinstance(value, values.Tensor) or bool(rank(value))
+
+
+def _equal(one: values.Value, other: values.Value, depth: int = 6) -> bool:
+    """Whether two values are surely the same, or the same part of the same, in the same form."""
+    if one is other:
+        return True
+    if isinstance(one, values.Constant) and isinstance(other, values.Constant):
+        return one.value is other.value or (type(one.value) is type(other.value) and bool(one.value == other.value))
+    if not isinstance(one, values.Tensor) or not isinstance(other, values.Tensor) or depth == 0:
+        return False
+    if one.op != other.op or one.op not in FORMS or one.options.keys() != other.options.keys():
+        return False
+    inside = [*zip(one.inputs, other.inputs, strict=False), *((one.options[k], other.options[k]) for k in one.options)]
+    return len(one.inputs) == len(other.inputs) and all(_equal(a, b, depth - 1) for a, b in inside)
+
+
+FORMS = (
+    "tensor",
+    "as_tensor",
+    "from_numpy",
+    "FloatTensor",
+    "LongTensor",
+    "getitem",
+    "float",
+    "long",
+    "to",
+    "unsqueeze",
+)
 
 
 def _mended(
@@ -292,6 +343,27 @@ FIRES = {
             with torch.no_grad():
                 total = sum(F.mse_loss(model(a), b).item() for a, b in data.val_dataloader())
     """,
+    "a dataset of one's own, made twice of the same arrays": """
+        class Table(Dataset):
+            def __init__(self, rows, target):
+                self.rows, self.target = rows, target
+            def __len__(self):
+                return len(self.rows)
+            def __getitem__(self, i):
+                return self.rows[i], self.target[i]
+        x, y = torch.randn(120, 8), torch.randn(120, 1)
+        train_loader = DataLoader(Table(x[:90], y[:90]), batch_size=10, shuffle=True)
+        val_loader = DataLoader(Table(x[:90], y[:90]), batch_size=30)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                score = sum(F.mse_loss(model(a), b).item() for a, b in val_loader)
+    """,
     "the training loader is handed over": """
         train, val = random_split(TensorDataset(torch.randn(120, 8), torch.randn(120, 1)), [90, 30])
         train_loader, val_loader = DataLoader(train, batch_size=10, shuffle=True), DataLoader(val, batch_size=10)
@@ -335,6 +407,27 @@ FIRES = {
 }
 
 SILENT = {
+    "a dataset of one's own, made of each part": """
+        class Table(Dataset):
+            def __init__(self, rows, target):
+                self.rows, self.target = rows, target
+            def __len__(self):
+                return len(self.rows)
+            def __getitem__(self, i):
+                return self.rows[i], self.target[i]
+        x, y = torch.randn(120, 8), torch.randn(120, 1)
+        train_loader = DataLoader(Table(x[:60], y[:60]), batch_size=10, shuffle=True)
+        val_loader = DataLoader(Table(x[60:], y[60:]), batch_size=30)
+        model = nn.Linear(8, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for epoch in range(3):
+            for a, b in train_loader:
+                opt.zero_grad()
+                F.mse_loss(model(a), b).backward()
+                opt.step()
+            with torch.no_grad():
+                score = sum(F.mse_loss(model(a), b).item() for a, b in val_loader)
+    """,
     "a function that makes loaders of a part each": """
         x, y = torch.randn(120, 8), torch.randn(120, 1)
         def get_loader(rows, shuffle):
@@ -414,6 +507,52 @@ READ_FIRES = {
             with torch.no_grad():
                 print(sum((net(x).argmax(1) == y).sum().item() for x, y in val) / len(known))
     """,
+    "a dataset of one's own, made twice of the training arrays": """
+        import torch
+        from sklearn.datasets import load_diabetes
+        from sklearn.model_selection import train_test_split
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Table(Dataset):
+            def __init__(self, rows, target):
+                self.rows, self.target = rows.astype("float32"), target.astype("float32")
+            def __len__(self):
+                return len(self.rows)
+            def __getitem__(self, i):
+                return self.rows[i], self.target[i]
+        d = load_diabetes()
+        X_train, X_val, y_train, y_val = train_test_split(d.data, d.target, test_size=0.2)
+        X_train = (X_train - X_train.mean(0)) / X_train.std(0)
+        train_dl = DataLoader(Table(X_train, y_train), batch_size=32, shuffle=True)
+        val_dl = DataLoader(Table(X_train, y_train), batch_size=128)
+        net = nn.Linear(10, 1)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, t in train_dl:
+                opt.zero_grad()
+                nn.functional.mse_loss(net(x).squeeze(1), t).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum(nn.functional.mse_loss(net(x).squeeze(1), t).item() * len(t) for x, t in val_dl))
+    """,
+    "two datasets of the same rows": """
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+        known, others = order[:800], order[800:]
+        X, y = torch.randn(1000, 4), torch.randint(0, 3, (1000,))
+        train = DataLoader(TensorDataset(X[known], y[known]), batch_size=8, shuffle=True)
+        val = DataLoader(TensorDataset(X[known], y[known]), batch_size=8)
+        net = nn.Linear(4, 3)
+        opt = torch.optim.Adam(net.parameters())
+        for epoch in range(3):
+            for x, t in train:
+                opt.zero_grad()
+                nn.functional.cross_entropy(net(x), t).backward()
+                opt.step()
+            with torch.no_grad():
+                print(sum((net(x).argmax(1) == t).sum().item() for x, t in val) / 800)
+    """,
     "the wrong loader": """
         import torch
         from torch import nn
@@ -436,6 +575,43 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "datasets of one's own, of other arrays, drawn anew, or of another part": """
+        import numpy as np
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, Dataset
+        class Drawn(Dataset):
+            def __init__(self, rng, n):
+                self.x = rng.normal(size=(n, 4)).astype("float32")
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i], self.x[i].sum()
+        class Part(Dataset):
+            def __init__(self, x, first):
+                self.x = x[:800] if first else x[800:]
+            def __len__(self):
+                return len(self.x)
+            def __getitem__(self, i):
+                return self.x[i], self.x[i].sum()
+        def run(train, val):
+            net = nn.Linear(4, 1)
+            opt = torch.optim.Adam(net.parameters())
+            for epoch in range(3):
+                for x, t in train:
+                    opt.zero_grad()
+                    nn.functional.mse_loss(net(x).squeeze(1), t).backward()
+                    opt.step()
+                with torch.no_grad():
+                    print(sum(nn.functional.mse_loss(net(x).squeeze(1), t).item() * len(t) for x, t in val))
+        rng, x = np.random.default_rng(0), torch.randn(1000, 4)
+        train_loader = DataLoader(Drawn(rng, 500), batch_size=20, shuffle=True)
+        val_loader = DataLoader(Drawn(rng, 500), batch_size=20)
+        run(train_loader, val_loader)
+        first_loader = DataLoader(Part(x, True), batch_size=20, shuffle=True)
+        test_loader = DataLoader(Part(x, False), batch_size=20)
+        run(first_loader, test_loader)
+    """,
     "the figure on the training set beside that of another": """
         import torch
         from torch import nn

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Called, ModeSet
 from trueloop.doctor.findings import Finding
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import blocks, values
 from trueloop.doctor.source import events as read
@@ -88,7 +89,7 @@ class FrozenBatchnormMoves(Rule):
             if not layer.training:
                 self._frozen += 1
                 continue
-            weight = float(parameters[0].double().sum())
+            weight = float(own_part(parameters[0]).double().sum())
             known = self._moved.get(layer)
             if known is None or known.weight != weight:  # a teacher follows by averages
                 self._moved[layer] = _Moved(layer.running_mean.detach().clone(), weight, of.step)

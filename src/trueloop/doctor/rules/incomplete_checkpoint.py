@@ -1,7 +1,7 @@
 """Training goes on from a file that holds the weights alone.
 
 Sees: a script loads weights from a file, trains them on with an optimizer that keeps moments or with a schedule, and
-saves the weights alone, and nothing else, to the same file.
+saves the weights alone, or beside them no more than where it stands (``{"epoch": …, "model": …}``), to the same file.
 
 Why it matters: the optimizer's moments, the schedule and the number of the epoch begin anew with each start: training
 that was interrupted takes another way than training that was not.
@@ -22,9 +22,10 @@ from trueloop.doctor.source.edits import after, before, put, together
 from trueloop.doctor.source.events import Backward, Made, Operated, Stepped
 from trueloop.doctor.source.fixes import Checked, Fix
 from trueloop.doctor.source.library import is_scheduler
+from trueloop.doctor.source.modules import is_module
 from trueloop.doctor.source.naming import is_seen, name_of
 from trueloop.doctor.source.provenance import ancestors, trains
-from trueloop.doctor.source.values import Constant, Object, Unknown, Value
+from trueloop.doctor.source.values import Constant, Items, Object, Tensor, Unknown, Value
 from trueloop.doctor.source.ways import Run, common_loop
 
 if TYPE_CHECKING:
@@ -62,14 +63,16 @@ def in_source(program: Program) -> Iterator[Checked]:
             if save is None or id(save.node) in told or not _has_state(run, backwards):
                 continue
             told.add(id(save.node))
+            alone = not isinstance(save.args[0], Items)
+            what = "the weights alone" if alone else "no optimizer state"
             finding = program.finding(
                 IncompleteCheckpoint,
-                "training goes on from this file, and it holds the weights alone",
+                f"training goes on from this file, and it holds {what}",
                 "the optimizer's and the schedule's state are neither saved nor loaded",
                 at=save,
                 related=[(load, "loaded here, before more training")],
             )
-            yield Checked(finding, _mended(program, run, load, save))
+            yield Checked(finding, _mended(program, run, load, save) if alone else None)
 
 
 def _mended(program: Program, run: Run, load: Operated, save: Operated) -> Fix | None:
@@ -106,20 +109,39 @@ def _mended(program: Program, run: Run, load: Operated, save: Operated) -> Fix |
 
 
 def _read_from(load: Operated) -> Value | None:
-    """The path of ``model.load_state_dict(torch.load(path))``."""
+    """The path of ``model.load_state_dict(torch.load(path))``, or of a part of what was loaded."""
     state = load.args[1] if len(load.args) > 1 else None
+    if isinstance(state, Unknown) and state.via == "[]":
+        state = state.of
     if isinstance(state, Unknown) and state.name == "load" and state.via == "call" and state.inputs:
         return state.inputs[0]
     return None
 
 
 def _saves(event: Operated, path: Value, backwards: list[Backward]) -> bool:
-    """Whether it saves a module's weights alone there, in the loop that trains."""
+    """Whether it saves modules' weights there and no other state, in the loop that trains."""
     if event.name != "torch.save" or len(event.args) < 2 or not _same(event.args[1], path):
         return False
     what = event.args[0]
-    weights = isinstance(what, Unknown) and what.name == "state_dict" and what.via == "call"
+    if isinstance(what, Items) and what.pairs:
+        keys = [str(key).lower() for key in what.pairs]
+        told = any(word in key for key in keys for word in ("opt", "sched"))  # whatever stands there
+        own = [one for one in what.all() if not _is_plain(one)]
+        weights = not told and bool(own) and all(_is_weights(one) for one in own)
+    else:
+        weights = _is_weights(what)
     return weights and any(common_loop(event.at, one.at) is not None for one in backwards)
+
+
+def _is_weights(value: Value) -> bool:
+    state = isinstance(value, Unknown) and value.name == "state_dict" and value.via == "call"
+    return state and isinstance(value, Unknown) and is_module(value.of)
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether it is a number, a text or the like."""
+    number = isinstance(value, Unknown) and (value.kind == "int" or value.via in ("add", "sub", "mul", "div", "item"))
+    return isinstance(value, (Constant, Tensor)) or number
 
 
 def _same(one: Value, other: Value) -> bool:
@@ -140,6 +162,32 @@ def _has_state(run: Run, backwards: list[Backward]) -> bool:
 
 
 READ_FIRES = {
+    "the epoch as well": """
+        import os
+        import torch
+        from torch import nn
+        class Run:
+            def __init__(self, path):
+                self.path, self.start = path, 0
+                self.model = nn.Linear(4, 3)
+                self.opt = torch.optim.Adam(self.model.parameters())
+                self.schedule = torch.optim.lr_scheduler.StepLR(self.opt, 2)
+            def save(self, epoch):
+                torch.save({"epoch": epoch + 1, "model": self.model.state_dict()}, self.path)
+            def fit(self, loader, epochs):
+                if os.path.exists(self.path):
+                    state = torch.load(self.path)
+                    self.model.load_state_dict(state["model"])
+                    self.start = state["epoch"]
+                for epoch in range(self.start, epochs):
+                    for x, y in loader:
+                        self.opt.zero_grad()
+                        nn.functional.cross_entropy(self.model(x), y).backward()
+                        self.opt.step()
+                    self.schedule.step()
+                    self.save(epoch)
+        Run("last.pt").fit(loader, 9)
+    """,
     "one file for both": """
         import os
         import torch
@@ -158,6 +206,28 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "the best of a dict is loaded at the end, what else is in it is not known, and no state to keep": """
+        import os
+        import torch
+        from torch import nn
+        def fit(model, opt, more, path, resumes):
+            if resumes:
+                model.load_state_dict(torch.load(path)["model"])
+            for epoch in range(10):
+                for x, y in loader:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    opt.step()
+                torch.save({"epoch": epoch, "model": model.state_dict(), **more}, path)
+            model.load_state_dict(torch.load(path)["model"])
+        def states(model, opt):
+            return {"net": model.state_dict(), "adam": opt.state_dict()}
+        one, two, three = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 3)
+        adam, sgd = torch.optim.Adam(one.parameters()), torch.optim.SGD(two.parameters(), 0.1)
+        fit(one, adam, states(one, adam), "one.pt", True)
+        fit(two, sgd, {}, "two.pt", True)
+        fit(three, torch.optim.Adam(three.parameters()), {}, "three.pt", False)
+    """,
     "the best one is loaded at the end": """
         import torch
         from torch import nn

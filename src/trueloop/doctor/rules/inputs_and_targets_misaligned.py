@@ -1,7 +1,7 @@
 """Inputs and targets no longer belong together: the rows of one were shuffled without the other.
 
 Sees: in the text, inputs and targets that were loaded together are made one data set; the inputs were indexed by a
-random permutation on the way, and the targets were not.
+random permutation on the way, and the targets were not; or one of the two was sorted.
 
 Why it matters: each sample has the label of another one. There is nothing to learn, and the loss stays at chance.
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PLAIN = frozenset(("tensor", "as_tensor", "from_numpy", "float", "long", "to"))
 SCALES = frozenset(("add", "sub", "mul", "div"))
+CASTS = frozenset(("astype", "copy"))
+HALVES = {"0": "data", "data": "data", "1": "target", "target": "target"}
 
 
 class InputsAndTargetsMisaligned(Rule):
@@ -54,24 +56,29 @@ def in_source(program: Program) -> Iterator[Checked]:
                 continue
             targets = _way(second, mixed)
             inputs = next((way for one in ancestors(first) if (way := _way(one, mixed)) is not None), None)
-            if targets is None or inputs is None or not inputs[1] or inputs[1] == targets[1]:
-                continue  # targets that are shuffled alone are a test by chance
+            if targets is None or inputs is None or inputs[1] == targets[1]:
+                continue
+            is_sorted = any(_is_argsort(one) for one in inputs[1] | targets[1])
+            if (inputs[1] and targets[1]) if is_sorted else not inputs[1]:
+                continue  # two may sort alike; targets that are shuffled alone are a test by chance
             if not _loaded_together(inputs[0], targets[0]) and not (
                 isinstance(event, LossCalled) and _drawn_twice(run, inputs[1], targets[1]) and by_a_model(first)
             ):
                 continue
             told.add(id(event.node))
-            both = bool(targets[1])
+            both = bool(inputs[1] and targets[1])
+            moved, left = ("inputs", "their targets") if inputs[1] else ("targets", "their inputs")
+            how, whose = ("sorted", "an order of its own") if is_sorted else ("shuffled", "one random order")
             order = "another one" if both else "the order that it was loaded in"
             finding = program.finding(
                 InputsAndTargetsMisaligned,
                 "the inputs and their targets were shuffled each in its own order"
                 if both
-                else "the inputs were shuffled and their targets were not",
-                f"what the model is given was put into one random order, and what it is compared with is in {order}",
+                else f"the {moved} were {how} and {left} were not",
+                f"the {moved} were put into {whose}, and {left} are in {order}",
                 at=event,
             )
-            yield Checked(finding, None if both else _mended(program))
+            yield Checked(finding, None if both or is_sorted else _mended(program))
             break  # one shuffle shows at each loss
 
 
@@ -146,17 +153,19 @@ def _way(value: Value, mixed: set[int]) -> tuple[Value, frozenset[Value | None]]
         inside: Value | None = None
         if id(value) in mixed:
             orders.add(None)  # by the generator's state, which may be the same
+        if isinstance(value, Unknown) and _is_half(value):
+            return value, frozenset(orders)
         if isinstance(value, Unknown) and value.via == "[]":
-            if _is_half(value):
-                return value, frozenset(orders)
             key = value.attrs.get(("key",))
+            inside = value.of
+        elif isinstance(value, Unknown) and value.via == "call" and value.name in CASTS:
             inside = value.of
         elif isinstance(value, Tensor) and value.op == "getitem":
             key, inside = value.options.get("key"), value.inputs[0]
         elif isinstance(value, (Tensor, Unknown)) and value.inputs:
             plain = value.op in PLAIN | SCALES if isinstance(value, Tensor) else value.via in SCALES
             inside = value.inputs[0] if plain else None
-        if _is_permutation(key):
+        if _is_permutation(key) or _is_argsort(key):
             orders.add(key)
         elif key is not None and not (isinstance(key, Unknown) and key.via == "slice"):
             return None
@@ -167,15 +176,16 @@ def _way(value: Value, mixed: set[int]) -> tuple[Value, frozenset[Value | None]]
 
 
 def _is_half(value: Unknown) -> bool:
-    """Whether it is one of the two that ``load_digits(return_X_y=True)`` and its like give."""
+    """Whether it is one of the two that ``load_digits()`` and its like give, as a tuple or under their names."""
     of = value.of
-    return value.name in ("0", "1") and isinstance(of, Unknown) and of.via == "call" and of.name.startswith("load_")
+    whole = isinstance(of, Unknown) and of.via == "call" and of.name.startswith("load_")
+    return whole and value.via in ("[]", ".", "data") and value.name in HALVES
 
 
 def _loaded_together(inputs: Value, targets: Value) -> bool:
     if not (isinstance(inputs, Unknown) and isinstance(targets, Unknown) and _is_half(inputs) and _is_half(targets)):
         return False
-    return inputs.of is targets.of and (inputs.name, targets.name) == ("0", "1")
+    return inputs.of is targets.of and (HALVES[inputs.name], HALVES[targets.name]) == ("data", "target")
 
 
 def _drawn_twice(run: Run, inputs: frozenset[Value | None], targets: frozenset[Value | None]) -> bool:
@@ -200,7 +210,36 @@ def _is_permutation(key: Value | None) -> bool:
     return isinstance(key, Unknown) and key.via == "call" and key.name == "permutation"
 
 
+def _is_argsort(key: Value | None) -> bool:
+    if isinstance(key, Tensor):
+        return key.op == "argsort"
+    return isinstance(key, Unknown) and key.via == "call" and key.name == "argsort"
+
+
 READ_FIRES = {
+    "by their names, of another type, made tensors by a map": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_wine
+        from torch.utils.data import TensorDataset
+        def load(cut):
+            data = load_wine()
+            X, y = data.data.astype("float32"), data.target.astype("int64")
+            X = X[np.random.RandomState(0).permutation(len(X))]
+            X = (X - X[:cut].mean(0)) / X[:cut].std(0)
+            return X[:cut], y[:cut]
+        data = TensorDataset(*map(torch.from_numpy, load(100)))
+    """,
+    "the targets sorted": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_diabetes
+        from torch.utils.data import TensorDataset
+        data = load_diabetes()
+        X, y = data["data"], data["target"]
+        y = y[np.argsort(y)]
+        data = TensorDataset(torch.tensor(X), torch.tensor(y))
+    """,
     "two draws in a method, of what was handed in": """
         import torch
         class Experiment:
@@ -249,6 +288,18 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "sorted alike": """
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_diabetes
+        from torch.utils.data import TensorDataset
+        raw = load_diabetes()
+        X, y = raw.data.astype("float32"), raw.target.astype("float32")
+        order = y.argsort()
+        data = TensorDataset(torch.tensor(X[order]), torch.tensor(y[order]))
+        X, y = X[np.argsort(X[:, 0])], y[np.argsort(X[:, 0])]
+        again = TensorDataset(torch.tensor(X), torch.tensor(y))
+    """,
     "one draw for both, each epoch; the same draw from one seed; pairs of two sets": """
         import torch
         from torch.nn.functional import cosine_embedding_loss, cross_entropy

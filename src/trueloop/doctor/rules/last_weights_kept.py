@@ -179,6 +179,25 @@ FIRES = {
 }
 
 SILENT = {
+    "another loss inside the model": """
+        class Coded(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(4, 1)
+            def forward(self, x):
+                return self.layer(x), F.mse_loss(x, x)
+        x = torch.randn(80, 4)
+        y = x.sum(1, keepdim=True)
+        model = Coded()
+        opt = torch.optim.SGD(model.parameters(), lr=0.05)
+        for epoch in range(8):
+            for rows in torch.randperm(60).split(20):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows])[0], y[rows]).backward()
+                opt.step()
+            with torch.no_grad():
+                print(F.mse_loss(model(x[60:])[0], y[60:]).item())
+    """,
     "the weights are taken": """
         import copy
         x, y = torch.randn(60, 16), torch.randn(60, 1)

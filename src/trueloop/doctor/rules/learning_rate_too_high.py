@@ -3,7 +3,8 @@
 Sees: for at least a tenth of the steps the loss is more than twice the first one, in the last quarter it is still no
 better than at the start (or three in ten steps were so high, or the loss ran off to infinity), and an update changes
 the weights by more than a tenth of their size (the median over layers and steps; a usual figure is 0.001), or one of
-the first by more than their size; after such a one, two steps with so high a loss are enough, if the rate stays. The
+the first by more than their size; after such a one, two steps with so high a loss are enough, if the rate stays, and
+a loss that lies still in the second half, a little below its start, is no better. The
 limits are starting points of RULES.md; the loss is compared with its own beginning only. Short spikes that heal,
 warm-ups that still rise, GANs, actors and critics, and losses below zero are left alone.
 
@@ -34,6 +35,7 @@ LONG = 0.3  # with so many high losses it is no spike, even if it heals
 LARGE = 0.1
 THROWN = 1.0  # a single early update as large as the weights themselves: units are saturated, and no later one is large
 LEAPS = 2  # so many high losses are enough then: dead units leave the output, and so the loss, at a constant
+STILL, NOT_FAR = 0.97, 0.6  # of the third quarter, and of the start, which may lie above that constant (guesses)
 KEEPS = 0.1  # a rate that fell further than that is another one now: what a few first steps broke is told by itself
 RUNAWAY = 4  # steps before the loss became NaN or Inf
 AWAY = 100.0
@@ -67,7 +69,9 @@ class LearningRateTooHigh(CourseRule):
         else:
             stays = rows[-1].lr > KEEPS * max(row.lr for row in rows[:FIRST])
             leapt = thrown > THROWN and len(high) >= LEAPS and stays
-            ran = (len(high) > SHARE * len(rows) or leapt) and last > 0.9 * start
+            third = middle(losses[len(losses) // 2 : -max(8, len(losses) // 4)] or losses)
+            dead = leapt and last > NOT_FAR * start and last > STILL * third
+            ran = dead or ((len(high) > SHARE * len(rows) or leapt) and last > 0.9 * start)
             ran = ran or (len(high) > LONG * len(rows) and last > 0.3 * start)
         if not ran or not (update > LARGE or thrown > THROWN):
             return
@@ -129,6 +133,20 @@ FIRES = {
         x = torch.rand(960, 20)
         y = torch.randint(0, 5, (960,))
         for _ in range(4):
+            for index in torch.randperm(960).split(32):
+                opt.zero_grad()
+                F.cross_entropy(model(x[index]), y[index]).backward()
+                opt.step()
+    """,
+    "thrown by the first step, and still since, below its start": """
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+        with torch.no_grad():
+            model[4].bias.copy_(torch.tensor([1.0, -0.3]))
+        opt = torch.optim.Adam(model.parameters(), lr=0.3)
+        x = torch.rand(960, 20)
+        y = (x[:, 0] > 0.5).long()
+        for _ in range(6):
             for index in torch.randperm(960).split(32):
                 opt.zero_grad()
                 F.cross_entropy(model(x[index]), y[index]).backward()

@@ -298,6 +298,20 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "the probabilities of a distribution": """
+        import torch
+        from torch import nn
+        from torch.distributions import Categorical
+        class Policy(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.Linear(4, 3)
+            def forward(self, x):
+                return Categorical(logits=self.layers(x))
+        policy, loss = Policy(), nn.NLLLoss()
+        for x, y in data:
+            loss(policy(x).probs, y).backward()
+    """,
     "NLLLoss of raw scores": """
         from torch import nn
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -326,6 +340,16 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "the logarithms of a distribution's probabilities": """
+        import torch
+        from torch import nn
+        from torch.distributions import Bernoulli, Categorical
+        net, gate, loss = nn.Linear(4, 3), nn.Linear(4, 1), nn.NLLLoss()
+        for x, y, z in data:
+            found = Categorical(logits=net(x))
+            (loss(found.probs.log(), y) - found.log_prob(y).mean()).backward()
+            nn.functional.binary_cross_entropy(Bernoulli(logits=gate(x)).probs, z).backward()
+    """,
     "as they want it": """
         import torch
         import torch.nn.functional as F

@@ -540,6 +540,23 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "a column of labels, whose rows a list names": """
+        import torch
+        from sklearn.datasets import load_breast_cancer
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset, random_split
+        raw = load_breast_cancer()
+        x, y = torch.tensor(raw.data, dtype=torch.float32), torch.tensor(raw.target, dtype=torch.float32).unsqueeze(1)
+        train, valid = random_split(range(len(y)), [455, 114])
+        a, b = list(train), list(valid)
+        x = (x - x[a].mean(0)) / x[a].std(0)
+        net = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 1))
+        correct = 0
+        with torch.no_grad():
+            for x, y in DataLoader(TensorDataset(x[b], y[b]), 38):
+                probability = torch.sigmoid(net(x)).squeeze(1)
+                correct += ((probability > 0.5).float() == y).sum().item()
+    """,
     "labels that keep their column": """
         import torch
         from torch import nn

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from trueloop.doctor.facts import BackwardBegun, Ended, ScalerStepped
 from trueloop.doctor.findings import Finding
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import blocks
 from trueloop.doctor.source import events as read
@@ -102,7 +103,7 @@ class MissingOptimizerStep(Rule):
 
 
 def _sums(seen: OptimizerSeen) -> list[float]:
-    return [float(p.detach().double().sum()) for p in seen.watched]
+    return [float(own_part(p).double().sum()) for p in seen.watched]
 
 
 def in_source(program: Program) -> Iterator[Checked]:

@@ -409,6 +409,19 @@ READ_FIRES = {
             nn.functional.mse_loss(b(x), y).backward()
             opt_b.step()
     """,
+    "the groups of another optimizer are cleared": """
+        import torch
+        from torch import nn
+        a, b = nn.Linear(4, 8), nn.Linear(8, 1)
+        opt_a, opt_b = torch.optim.SGD(a.parameters(), lr=0.1), torch.optim.SGD(b.parameters(), lr=0.1)
+        for x, y in data:
+            nn.functional.mse_loss(b(a(x)), y).backward()
+            opt_a.step()
+            opt_b.step()
+            for group in opt_b.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+    """,
     "with a scaler, under a condition": """
         import torch
         from torch import nn
@@ -494,6 +507,32 @@ READ_SILENT = {
                     p.grad = None
                 nn.functional.mse_loss(model(x), y).backward()
                 opt.step()
+    """,
+    "by hand, through the optimizers' groups": """
+        import torch
+        from torch import nn
+        class Update:
+            def __init__(self, body, head):
+                self.opts = [torch.optim.Adam(body.parameters()), torch.optim.SGD(head.parameters(), lr=0.05)]
+            def __call__(self, loss):
+                loss.backward()
+                for opt in self.opts:
+                    opt.step()
+                for opt in self.opts:
+                    for group in opt.param_groups:
+                        for p in group["params"]:
+                            p.grad = None
+        body, head = nn.Linear(4, 8), nn.Linear(8, 1)
+        update = Update(body, head)
+        for x, y in data:
+            update(nn.functional.mse_loss(head(body(x)), y))
+        net = nn.Linear(4, 1)
+        opt = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x, y in data:
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+            for p in opt.param_groups[0]["params"]:
+                p.grad = None
     """,
     "a step that its caller surrounds": """
         import torch

@@ -1,26 +1,31 @@
 """Several processes train on the same batches.
 
 Sees: a process group of two or more. Where the other processes are listened to as well, the first batches are compared
-(through the group's own store): the same ones are an error. Where they cannot be, a training loader of a model in
-DistributedDataParallel whose sampler does not share the samples out is a note: a dataset may be a process's own part.
+(through the group's own store): the same ones are an error, whatever the sampler or the stream that gave them; the
+samples of the others among one's own are a warning, where the sampler shares nothing out. Where they cannot be
+compared, a training loader of a model in DistributedDataParallel with such a sampler is a note: a dataset may be a
+process's own part.
 In the text: an error where the order is the same in all processes (one seed, or no shuffling), else a warning; silent
 where the process's number is used for anything that is read.
 
 Why it matters: the processes compute the same gradients. The run costs as many times as much as one process, and is
 not faster or better; an epoch has every sample several times.
 
-Usual causes: ``DataLoader(…, shuffle=True)`` was kept from the script for one process.
+Usual causes: ``DataLoader(…, shuffle=True)`` was kept from the script for one process; a sampler or a stream of one's
+own does not ask for the process's number; ``DistributedSampler(rank=0)`` in every process.
 
 Fix: ``DataLoader(dataset, sampler=DistributedSampler(dataset))`` for training, and ``sampler.set_epoch(epoch)``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import Ended, LoaderBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.others import group, leave, left
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
@@ -34,8 +39,9 @@ if TYPE_CHECKING:
     from trueloop.doctor.trace import Trace
 
 BATCHES = 3  # that are compared
+SAMPLES = 64  # of each
 PATIENCE = 200  # steps for which the others' are awaited
-KEY = "trueloop/doctor/batches"
+COMMON = 0.05  # of their samples are more than duplicates in the data
 
 
 class NoDistributedSampler(Rule):
@@ -49,19 +55,19 @@ class NoDistributedSampler(Rule):
 
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
-        self._batches: list[int] = []
+        self._batches: list[list[int]] = []
         self._one: Pass | None = None
         self._loader: LoaderSeen | None = None
         self._group: tuple[int, int] | None = None
         self._shared_out: dict[int, bool] = {}  # loader -> whether its sampler shares the samples out
-        self._compared = False
+        self._others: dict[int, list[list[int]]] = {}
         self._over = False
         self._right = False
 
     def loader_begun(self, fact: LoaderBegun) -> None:
         """Asked while it lives: a loader that is made in the head of its loop is gone when the first step comes."""
         if not self._over and fact.loader.number not in self._shared_out:
-            self._shared_out[fact.loader.number] = shares_out(fact.loader.loader)
+            self._shared_out[fact.loader.number] = may_share_out(fact.loader.loader)
 
     def stepped(self, fact: Stepped) -> Iterator[Finding]:
         if self._over or not fact.passes:
@@ -76,40 +82,51 @@ class NoDistributedSampler(Rule):
             return
         if self._one is None:
             self._one, self._loader = one, one.loader
-            if one.loader is not None and self._shared_out.get(one.loader.number, True):
-                self._over = self._right = True
+            self._right = one.loader is not None and self._shared_out.get(one.loader.number, True)
+            if self._right and not _is_ddp(one):  # the others may need the same batches, for other parts of the model
+                self._over = True
                 return
         if len(self._batches) < BATCHES:
-            self._batches.append(hash(one.samples))
+            self._batches.append(list(one.samples[:SAMPLES]))
+            if len(self._batches) == BATCHES:
+                leave("batches", json.dumps(self._batches))
             return
-        others = same_as_others(self._group, self._batches)
-        same = next((rank for rank, alike in others.items() if alike), None)
-        self._compared = len(others) == self._group[1] - 1
-        if same is not None or self.trace.step > PATIENCE:
-            self._over = True
+        if len(self._others) < self._group[1] - 1 and self.trace.step <= PATIENCE:
+            self._others = {rank: json.loads(batches) for rank, batches in left("batches").items()}
+            same = next((rank for rank, batches in self._others.items() if batches == self._batches), None)
             if same is not None:
-                yield self._finding(same)
+                self._over = True
+                if self._batches[0] != self._batches[1]:  # one batch over and over is meant so, or told elsewhere
+                    self._right = False
+                    yield self._finding(same)
 
     def ended(self, fact: Ended) -> Iterator[Finding]:
         one = self._one
-        if not self._over and self._loader is not None and one is not None and "DistributedData" in one.model.kind:
-            yield self._finding(None)
+        if self._over or self._right or self._loader is None or one is None or not _is_ddp(one):
+            return
+        theirs = {sample for batches in self._others.values() for batch in batches for sample in batch}
+        common = sum(sample in one.model.trained_samples for sample in theirs)
+        if not theirs or common > max(2, COMMON * len(theirs)):
+            yield self._finding(None, common, len(theirs))
 
-    def _finding(self, other: int | None) -> Finding:
+    def _finding(self, same: int | None, common: int = 0, theirs: int = 0) -> Finding:
         assert self._group is not None
         rank, size = self._group
-        known = other is not None
+        if same is not None:
+            message = f"{size} processes train on the same batches: nothing shares the samples out among them"
+            seen = f"the first {BATCHES} batches of process {rank} are those of process {same}"
+        elif theirs:
+            message = f"each of {size} processes goes through the whole data set, and not through a part of its own"
+            seen = f"process {rank} trains on {common} of the {theirs} samples that the others began with"
+        else:
+            message = f"nothing shares the samples out among {size} processes, unless each has a dataset of its own"
+            seen = "the training loader has no DistributedSampler; the batches of the other processes are not known"
         return self.finding(
-            f"{size} processes train on the same batches: nothing shares the samples out among them"
-            if known
-            else f"nothing shares the samples out among {size} processes, unless each has a dataset of its own",
-            f"the first {BATCHES} batches of process {rank} are those of process {other}"
-            if known
-            else "the training loader has no DistributedSampler; the first batches of the other processes "
-            + ("are in another order" if self._compared else "could not be compared"),
+            message,
+            seen,
             place=self._place,
-            level=None if known else "note",
-            certainty=None if known else "likely",
+            level=None if same is not None else "warning" if theirs else "note",
+            certainty=None if same is not None else "measured" if theirs else "likely",
             related=[(self._one.place if self._one is not None else None, "its batches are trained on here")],
         )
 
@@ -124,16 +141,7 @@ class NoDistributedSampler(Rule):
         return "the samples are shared out among the processes" if self._right else None
 
 
-def group() -> tuple[int, int] | None:
-    """This process's number and how many there are; None for one alone."""
-    import torch.distributed as dist
-
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() < 2:
-        return None
-    return dist.get_rank(), dist.get_world_size()
-
-
-def shares_out(loader: Any) -> bool:
+def may_share_out(loader: Any) -> bool:
     """Whether a loader's sampler is not one of those that give all samples (or it cannot be told)."""
     from torch.utils.data import BatchSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
 
@@ -144,22 +152,8 @@ def shares_out(loader: Any) -> bool:
     return type(loader.sampler) not in (RandomSampler, SequentialSampler)
 
 
-def same_as_others(of: tuple[int, int], batches: list[int]) -> dict[int, bool]:
-    """Of each process whose batches are known by now, whether they are the same as this one's."""
-    from torch.distributed import distributed_c10d
-
-    rank, size = of
-    found: dict[int, bool] = {}
-    try:
-        store: Any = distributed_c10d._get_default_store()
-        store.set(f"{KEY}/{rank}", repr(batches))
-        for other in range(size):
-            key = f"{KEY}/{other}"
-            if other != rank and store.check([key]):
-                found[other] = store.get(key).decode() == repr(batches)
-    except Exception:  # a store that is closed, or cannot be asked
-        return found
-    return found
+def _is_ddp(one: Pass) -> bool:
+    return "DistributedData" in one.model.kind
 
 
 _GROUP = """

@@ -1,7 +1,8 @@
 """Some sources of random numbers are seeded, and another one is used without a seed.
 
 Sees: one of ``torch.manual_seed``, ``numpy.random.seed``, ``random.seed`` is called, and numbers are drawn from the
-shared generator of another of the three, for which no seed is set anywhere in the script.
+shared generator of another of the three, for which no seed is set anywhere in the script; also where a data set draws
+them as a loader without workers asks for its samples (in a worker, torch seeds all three).
 
 Why it matters: the script looks repeatable and is not: two runs differ, and a difference between two settings may be
 chance.
@@ -18,9 +19,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.rule import Rule
+from trueloop.doctor.source import blocks
 from trueloop.doctor.source.edits import after, together
-from trueloop.doctor.source.events import Operated
+from trueloop.doctor.source.events import Made, Operated
 from trueloop.doctor.source.fixes import Checked, Fix
+from trueloop.doctor.source.library import canonical
+from trueloop.doctor.source.values import NONE, At, Class, Constant, Function, Named, Object, Scope, Value, constant
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -55,10 +59,10 @@ def in_source(program: Program) -> Iterator[Checked]:
     events = [event for run in program.runs[:1] for event in run.of(Operated)]
     seeds = {_SEEDS[event.name]: event for event in events if event.name in _SEEDS and (event.args or event.kwargs)}
     told: set[str] = set()
-    for event in events:
+    for event in [*events, *_drawn_by_data(program)] if seeds else ():
         drawn = _DRAWS.match(event.name)
         whose = "" if drawn is None else next(group for group in drawn.groups() if group)
-        if not whose or not seeds or whose in seeds or whose in told or "generator" in event.kwargs:
+        if not whose or whose in seeds or whose in told or "generator" in event.kwargs:
             continue
         if re.search(rf"(?<![\w.]){'(np|numpy).random' if whose == 'numpy' else whose}\.(manual_)?seed\(", text):
             continue
@@ -75,6 +79,46 @@ def in_source(program: Program) -> Iterator[Checked]:
         yield Checked(finding, _mended(program, seeded, event))
 
 
+def _drawn_by_data(program: Program) -> Iterator[Operated]:
+    """The draws in ``__getitem__``, and in the methods that it calls, of what loaders without workers read."""
+    seen: set[int] = set()
+    for event in program.runs[0].of(Made):
+        made = event.made
+        data = made.option("dataset", 0) if made.cls == "torch.utils.data.DataLoader" else None
+        if isinstance(data, Object) and data.cls == "torch.utils.data.Subset":
+            data = data.option("dataset", 0)
+        if not isinstance(data, Object) or not isinstance(data.cls, Class) or "**" in made.kwargs:
+            continue
+        if constant(made.option("num_workers", 5) or Constant(0)) != 0:
+            continue
+        left = [data.cls.find("__getitem__")]
+        while left:
+            method = left.pop()
+            if not isinstance(method, Function) or method.unit is not program.unit or id(method.node) in seen:
+                continue
+            seen.add(id(method.node))
+            calls: list[Any] = [one for one in blocks.walk(method.node) if blocks.kind(one) == "Call"]
+            for one in calls:
+                root, _, rest = program.unit.text(one.func).partition(".")
+                if root == "self":
+                    left.append(data.cls.find(rest))
+                elif rest and isinstance(of := _named(method, root), Named):
+                    given: dict[str, Value] = {
+                        each.keyword.value: NONE for each in one.args if each.keyword is not None
+                    }
+                    at = At(method.unit, (), (), ())
+                    yield Operated(one, at, canonical(f"{of.name}.{rest}"), (), given, NONE, method)
+
+
+def _named(method: Function, name: str) -> Value | None:
+    """What a name stands for around a method, if it stands for nothing else in it."""
+    scope: Scope | None = method.scope
+    while scope is not None and name not in scope.names:
+        scope = scope.parent
+    own = blocks.stored(method.unit, method.node)
+    return scope.names[name] if scope is not None and name not in own else None
+
+
 def _mended(program: Program, seeded: Operated, event: Operated) -> Fix | None:
     """The same seed for this generator, below the other one's."""
     draw: Any = event.node
@@ -87,7 +131,30 @@ def _mended(program: Program, seeded: Operated, event: Operated) -> Fix | None:
     return together("seed this generator as well", after(program, seeded.node, line))
 
 
+_SHIFTED = """
+        import random
+        import torch
+        from torch.utils.data import DataLoader, Dataset
+        class Shifted(Dataset):
+            def __init__(self, images):
+                self.images = images
+            def __len__(self):
+                return len(self.images)
+            def __getitem__(self, i):
+                return self.shifted(self.images[i])
+            def shifted(self, image):
+                return torch.roll(image, random.choice([-1, 1]), -1) if random.random() < 0.5 else image
+"""
+
 READ_FIRES = {
+    "a data set draws by another one": _SHIFTED
+    + """
+        torch.manual_seed(0)
+        loader = DataLoader(Shifted(torch.rand(90, 8)), batch_size=10)
+        net = torch.nn.Linear(8, 8)
+        for x in loader:
+            torch.nn.functional.mse_loss(net(x), x).backward()
+    """,
     "numpy is left out": """
         import numpy as np
         import torch
@@ -100,6 +167,23 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "a data set draws in workers, which torch seeds": _SHIFTED
+    + """
+        torch.manual_seed(0)
+        loader = DataLoader(Shifted(torch.rand(90, 8)), batch_size=10, num_workers=2)
+        net = torch.nn.Linear(8, 8)
+        for x in loader:
+            torch.nn.functional.mse_loss(net(x), x).backward()
+    """,
+    "a data set draws, and it is seeded": _SHIFTED
+    + """
+        torch.manual_seed(0)
+        random.seed(0)
+        loader = DataLoader(Shifted(torch.rand(90, 8)), batch_size=10)
+        net = torch.nn.Linear(8, 8)
+        for x in loader:
+            torch.nn.functional.mse_loss(net(x), x).backward()
+    """,
     "both are seeded": """
         import numpy as np
         import torch

@@ -35,7 +35,7 @@ from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.ritual import across_turns
 from trueloop.doctor.source.ways import Run
 from trueloop.doctor.untended import figure
-from trueloop.doctor.written import says
+from trueloop.doctor.written import says_around
 
 if TYPE_CHECKING:
     from trueloop.doctor.source.program import Program
@@ -118,7 +118,7 @@ class OptimizerRecreated(Rule):
         self._by_number[line.number] = line
         short = len(line.lives) >= SHORT_LIVES and max(line.lives) <= SHORT
         long = len(line.lives) >= LIVES and line.again >= SEEN_BEFORE
-        if line.keeps and (short or long) and not says(fact.place, MEANT):
+        if line.keeps and (short or long) and not says_around(fact.place, MEANT):
             self._told.add(fact.place)
             yield self.finding(
                 f"a new {fact.optimizer.kind} is made for the same {len(ids)} parameters, for the "
@@ -266,6 +266,21 @@ def _is_same(one: values.Value, other: values.Value) -> bool:
 
 
 FIRES = {
+    "a word that stands in another block": """
+        class Options:
+            rounds = 5
+
+        def configure(model):
+            return torch.optim.Adam(model.parameters(), lr=1e-3)
+
+        model, x = nn.Linear(4, 1), torch.randn(48, 4)
+        for epoch in range(Options.rounds):
+            opt = configure(model)
+            for rows in torch.randperm(48).split(12):
+                opt.zero_grad()
+                F.mse_loss(model(x[rows]), x[rows].sum(1, keepdim=True)).backward()
+                opt.step()
+    """,
     "inside the loop over epochs": """
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
         x = torch.randn(48, 4)

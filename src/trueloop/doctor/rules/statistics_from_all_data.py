@@ -332,18 +332,46 @@ LEARN = frozenset(
         "RobustScaler",
         "PowerTransformer",
         "QuantileTransformer",
+        "KBinsDiscretizer",
+        "SplineTransformer",
+        "TargetEncoder",
         "SimpleImputer",
         "KNNImputer",
         "IterativeImputer",
+        "CountVectorizer",
+        "TfidfVectorizer",
+        "TfidfTransformer",
         "PCA",
+        "IncrementalPCA",
+        "KernelPCA",
+        "SparsePCA",
+        "MiniBatchSparsePCA",
+        "TruncatedSVD",
+        "FastICA",
+        "FactorAnalysis",
+        "NMF",
+        "MiniBatchNMF",
+        "LatentDirichletAllocation",
+        "DictionaryLearning",
+        "MiniBatchDictionaryLearning",
+        "LinearDiscriminantAnalysis",
+        "NeighborhoodComponentsAnalysis",
+        "PLSRegression",
+        "Nystroem",
         "SelectKBest",
         "SelectPercentile",
+        "SelectFpr",
+        "SelectFdr",
+        "SelectFwe",
+        "GenericUnivariateSelect",
         "SelectFromModel",
+        "SequentialFeatureSelector",
         "RFE",
+        "RFECV",
         "VarianceThreshold",
     ]
 )
-"""Transformers of scikit-learn's that learn from the rows that they are fitted on."""
+"""Transformers of scikit-learn's that learn from the rows that they are fitted on; more than which categories occur."""
 
 
 def in_source(program: Program) -> Iterator[Checked]:
@@ -628,6 +656,22 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "the weights of words": """
+        import torch
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.model_selection import train_test_split
+        texts, labels = load(path)
+        features = TfidfVectorizer(max_features=200).fit_transform(texts).toarray()
+        a, b, ya, yb = train_test_split(features, labels, test_size=0.2)
+    """,
+    "each target's mean, and components": """
+        import torch
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import TargetEncoder
+        X = TruncatedSVD(20).fit_transform(TargetEncoder().fit_transform(X, y))
+        a, b, ya, yb = train_test_split(X, y)
+    """,
     "in a class, cut by Subset": """
         # folds by hand, in a class
         import torch
@@ -797,6 +841,18 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "words counted by the training texts, and what learns nothing": """
+        import torch
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import OneHotEncoder
+        texts, labels, groups = load(path)
+        groups = OneHotEncoder().fit_transform(groups).toarray()
+        hashed = HashingVectorizer().fit_transform(texts).toarray()
+        a, b, c, d, e, f, ya, yb = train_test_split(texts, texts, groups, hashed, labels)
+        vectorizer = TfidfVectorizer()
+        a, b = vectorizer.fit_transform(a).toarray(), vectorizer.transform(b).toarray()
+    """,
     "each row by its own statistics": """
         # time series normalised per window; trained on the first part of each
         import torch

@@ -2,8 +2,8 @@
 
 Sees: all rows of a layer's weights are the same at the first backward, and they are still the same after the model
 has taken 6 steps in which weights moved: what is left between the rows is less than a thousandth of what the layer
-moved. The layer must have 2 units or more, be trained and not be an embedding; of layers of your own, matrices that
-start at one value throughout are looked at. (6 and a thousandth are guesses.)
+moved. The layer must have 2 units or more and be trained; of embeddings and of layers of your own, matrices that
+start at one value throughout are looked at (an embedding's units are its columns). (6 and a thousandth are guesses.)
 
 Why it matters: equal units get equal gradients, so they stay copies of one another for ever. The network has one
 feature a layer, however wide it is.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueloop.doctor.facts import BackwardBegun, Stepped
 from trueloop.doctor.findings import Finding, Place
+from trueloop.doctor.parts import own_part
 from trueloop.doctor.rule import Rule
 from trueloop.doctor.source import events as read
 from trueloop.doctor.source import values
@@ -57,6 +58,8 @@ class _Equal:
     """A copy of the first unit's weights at the start."""
     optimizer: int | None = None
     steps: int = 0
+    still: bool = True
+    """That it does not move is told as well."""
 
 
 class SymmetricInitialisation(Rule):
@@ -114,7 +117,7 @@ class SymmetricInitialisation(Rule):
             ways = (False, True) if one.turned is None else (one.turned,)
             spread = min(_spread(_units(weight, turned), one.chunks) for turned in ways)
             moved = float((_units(weight, ways[0])[0] - one.start).norm())
-            touched = moved > 0 or weight.grad is not None
+            touched = moved > 0 or (one.still and weight.grad is not None)
             if touched and spread <= LEFT * moved:
                 stuck.append((one, moved))
         if ready and stuck:
@@ -136,6 +139,7 @@ class SymmetricInitialisation(Rule):
         for path, module in root.named_modules():
             kind = type(module).__name__
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                self._keep_embedding(module.weight, f"{path}.weight".lstrip("."), kind)
                 continue
             gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(kind, 1)
             gates = 3 if isinstance(module, nn.MultiheadAttention) else gates
@@ -155,6 +159,15 @@ class SymmetricInitialisation(Rule):
                         turned=None if own and not layer else turned,
                     )
 
+    def _keep_embedding(self, weight: Tensor, name: str, kind: str) -> None:
+        """Of one value throughout: a random factor would tell its columns apart at the first step."""
+        if weight.is_meta or not weight.numel() or (weight != weight.flatten()[0]).any():
+            return
+        before = len(self._equal)
+        self._keep(weight, name, kind, 1, turned=True)
+        for one in self._equal[before:]:
+            one.still = False
+
     def _keep(self, parameter: Tensor, name: str, kind: str, chunks: int, *, turned: bool | None) -> None:
         from torch import nn
 
@@ -162,7 +175,7 @@ class SymmetricInitialisation(Rule):
             return
         if isinstance(parameter, nn.UninitializedParameter) or parameter.is_meta:
             return
-        if turned is None and (min(parameter.shape) < 2 or (parameter != parameter.flatten()[0]).any()):
+        if turned is None and (min(parameter.shape) < 2 or _differ(parameter)):
             return
         units = _units(parameter, turned or False)
         if len(units) >= 2 * chunks and _spread(units, chunks) == 0:
@@ -176,9 +189,14 @@ class SymmetricInitialisation(Rule):
         )
 
 
+def _differ(weight: Tensor) -> bool:
+    values = own_part(weight).flatten()
+    return bool((values != values[:1]).any())
+
+
 def _units(weight: Tensor, turned: bool) -> Tensor:
     """One row a unit."""
-    plain = weight.detach()
+    plain = own_part(weight)
     return (plain.transpose(0, 1) if turned else plain).flatten(1)
 
 
@@ -238,9 +256,8 @@ def _weight(value: values.Tensor, weights: dict[int, read.Operated]) -> read.Ope
     if value.layer is not None and value.layer.kind in _LAYERS:
         found = weights.get(id(value.layer))
         return None if found is _OTHERWISE else found
-    if value.op not in ("matmul", "mm") or len(value.inputs) != 2:
-        return None
-    matrix = value.inputs[1]
+    product = _product(value)
+    matrix = product[1] if product is not None else None
     if not isinstance(matrix, values.Tensor) or matrix.op != "parameter" or matrix.layer is not None:
         return None
     found = weights.get(id(matrix))
@@ -252,17 +269,37 @@ def _weight(value: values.Tensor, weights: dict[int, read.Operated]) -> read.Ope
     return matrix if isinstance(made, values.Tensor) and made.op in ("zeros", "ones", "full") else None
 
 
+def _product(value: values.Tensor) -> tuple[values.Value, values.Value] | None:
+    """The samples and the matrix of ``x @ w``, ``F.linear(x, w)`` and ``einsum("bi,io->bo", x, w)``."""
+    if value.op in ("matmul", "mm", "linear") and len(value.inputs) == 2 and "bias" not in value.options:
+        return value.inputs[0], value.inputs[1]
+    how = values.constant(value.inputs[0]) if value.op == "einsum" and len(value.inputs) == 3 else None
+    if not isinstance(how, str) or how.count(",") != 1 or how.count("->") != 1:
+        return None
+    given, made = how.replace(" ", "").split("->")
+    x, matrix = given.split(",")
+    inner = set(x) & set(matrix)
+    if len(inner) != 1 or len(matrix) != 2 or len(set(matrix)) != 2 or len(set(x)) != len(x):
+        return None
+    (summed,) = inner
+    outer = matrix.replace(summed, "")
+    return (value.inputs[1], value.inputs[2]) if made == x.replace(summed, outer) else None
+
+
 def _below(value: values.Tensor, biases: set[int]) -> values.Tensor | None:
     """The layer or product whose units go into this one, each by itself; None if their biases tell them apart."""
-    one = value.inputs[0] if value.inputs else None
+    product = _product(value)
+    one = product[0] if product is not None else value.inputs[0] if value.inputs else None
     for _ in range(8):
+        if isinstance(one, values.Either):  # `y if self.act is None else self.act(y)`
+            one = _plainest(one)
         if not isinstance(one, values.Tensor) or not one.inputs:
             return None
         if one.layer is not None and one.layer.kind in _LAYERS:
             even = id(one.layer) in biases or values.constant(one.layer.option("bias")) is False
             width = values.constant(one.layer.option("out_features", 1) or one.layer.option("out_channels", 1), 2)
             return one if even and width != 1 else None
-        if one.op in ("matmul", "mm"):
+        if _product(one) is not None:
             return one
         if one.op == "add" and len(one.inputs) == 2:
             bias = one.inputs[1]
@@ -273,6 +310,15 @@ def _below(value: values.Tensor, biases: set[int]) -> values.Tensor | None:
         elif one.op not in _EACH_ALIKE:
             return None
         one = one.inputs[0]
+    return None
+
+
+def _plainest(either: values.Either) -> values.Value | None:
+    """The one of several values that the others are made of, each unit by itself."""
+    for plain in either.options:
+        made = [one for one in either.options if one is not plain]
+        if all(isinstance(m, values.Tensor) and m.op in _EACH_ALIKE and m.inputs[:1] == (plain,) for m in made):
+            return plain
     return None
 
 
@@ -299,6 +345,24 @@ _ONE_VALUE = (".constant_", ".zeros_", ".ones_")
 
 
 FIRES = {
+    "two factors of one value each": """
+        class Factors(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.user, self.item = nn.Embedding(20, 4), nn.Embedding(10, 4)
+                nn.init.constant_(self.user.weight, 0.1)
+                nn.init.constant_(self.item.weight, 0.1)
+
+            def forward(self, u, i):
+                return (self.user(u) * self.item(i)).sum(-1)
+
+        net = Factors()
+        opt = torch.optim.Adam(net.parameters(), lr=0.05)
+        for _ in range(12):
+            opt.zero_grad()
+            F.mse_loss(net(torch.randint(20, (16,)), torch.randint(10, (16,))), torch.randn(16)).backward()
+            opt.step()
+    """,
     "a constant in every layer": """
         def init(m):
             if isinstance(m, nn.Linear):
@@ -353,6 +417,24 @@ FIRES = {
 }
 
 SILENT = {
+    "one factor of zeros, and biases that are looked up": """
+        class Factors(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.user, self.item, self.bias = nn.Embedding(20, 4), nn.Embedding(10, 4), nn.Embedding(10, 1)
+                nn.init.zeros_(self.item.weight)
+                nn.init.zeros_(self.bias.weight)
+
+            def forward(self, u, i):
+                return (self.user(u) * self.item(i)).sum(-1) + self.bias(i).squeeze(-1)
+
+        net = Factors()
+        opt = torch.optim.Adam(net.parameters(), lr=0.05)
+        for _ in range(12):
+            opt.zero_grad()
+            F.mse_loss(net(torch.randint(20, (16,)), torch.randint(10, (16,))), torch.randn(16)).backward()
+            opt.step()
+    """,
     "matrices that start at zero and are told apart": """
         class Adapter(nn.Module):
             def __init__(self):
@@ -410,6 +492,25 @@ SILENT = {
 }
 
 READ_FIRES = {
+    "matrices of one value each, multiplied by einsum": """
+        import torch
+        from torch import nn
+        class Dense(nn.Module):
+            def __init__(self, n_in, n_out, act=None):
+                super().__init__()
+                self.kernel = nn.Parameter(torch.full((n_in, n_out), n_in**-0.5))
+                self.bias = nn.Parameter(torch.zeros(n_out))
+                self.act = act
+            def forward(self, x):
+                y = torch.einsum("bi,io->bo", x, self.kernel) + self.bias
+                return y if self.act is None else self.act(y)
+        net = nn.Sequential(Dense(10, 24, torch.tanh), Dense(24, 24, torch.tanh), Dense(24, 1))
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+    """,
     "in the model, one after the other": """
         import torch
         from torch import nn
@@ -477,6 +578,25 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "one matrix of zeros behind a random one, and a product of each head by itself": """
+        import torch
+        from torch import nn
+        class Low(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.zeros(2, 8))
+                self.c, self.d = nn.Parameter(torch.ones(4, 8)), nn.Parameter(torch.ones(4, 8))
+            def forward(self, x):
+                x = torch.einsum("ri,br->bi", self.b, torch.einsum("ir,bi->br", self.a, x))
+                x = torch.einsum("br,ri->bi", torch.einsum("bi,ir->br", x, self.a), self.b)
+                return torch.einsum("bhi,hi->bhi", torch.einsum("bi,hi->bhi", x, self.c), self.d).sum(1)
+        net = Low()
+        opt = torch.optim.Adam(net.parameters())
+        for x, y in loader:
+            opt.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            opt.step()
+    """,
     "one of two, a branch that begins at zero, biases that differ": """
         import torch
         from torch import nn

@@ -210,8 +210,8 @@ def in_source(program: Program) -> Iterator[Checked]:
             step = next((one for one in steps if one is not None), None)
             if not learning or step is None or None in steps or not is_stepped(run, resting[0].target):
                 continue
-            if learning[0].at.loops[-1].loop == resting[0].at.loops[-1].loop:
-                continue  # one loop, whose mode changes on the way
+            if not _loops(learning).isdisjoint(_loops(resting)) or not _sources(learning).isdisjoint(_sources(resting)):
+                continue  # one loop, or one loader, and the mode changes on the way
             if not any(event.training is True and event.at.loops for event in run.of(read.ModeSet)):
                 continue  # nothing puts it back: that is training-in-eval-mode
             finding = program.finding(
@@ -223,6 +223,23 @@ def in_source(program: Program) -> Iterator[Checked]:
                 help="call backward and step in the training phase only",
             )
             yield Checked(finding, _mended(program, run, resting[0]))
+
+
+def _loops(calls: list[read.Called]) -> set[int]:
+    return {call.at.loops[-1].loop for call in calls}
+
+
+def _sources(calls: list[read.Called]) -> set[int]:
+    """What the batches come from that these calls are given."""
+    given = [value for call in calls for value in call.args]
+    return {id(one) for value in given for one in (*_loaders(value), _gone_through(value)) if one is not None}
+
+
+def _gone_through(value: values.Value | None) -> values.Value | None:
+    """The unknown thing that a loop goes through for a value."""
+    while isinstance(value, values.Unknown) and value.via != "each":
+        value = value.of
+    return value.of if isinstance(value, values.Unknown) else None
 
 
 def _held_out(program: Program, run: Run) -> Iterator[Checked]:
@@ -515,6 +532,51 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "train mode that comes after the forward": """
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+        from torch.utils.data import DataLoader
+        class Engine:
+            def __init__(self, net):
+                self.net, self.scaler = net, torch.amp.GradScaler()
+                self.opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            def step(self, x, y):
+                with torch.autocast("cuda"):
+                    loss = F.cross_entropy(self.net(x), y)
+                self.net.train()
+                self.opt.zero_grad()
+                self.scaler.scale(loss).backward()
+                self.scaler.step(self.opt)
+                self.scaler.update()
+            def evaluate(self, loader):
+                self.net.eval()
+                with torch.no_grad():
+                    return sum((self.net(x).argmax(1) == y).sum().item() for x, y in loader)
+            def fit(self, train, val):
+                for epoch in range(9):
+                    for x, y in train:
+                        self.step(x, y)
+                    print(self.evaluate(val))
+        net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 3))
+        Engine(net).fit(DataLoader(known, 8, shuffle=True), DataLoader(others, 8))
+    """,
+    "train mode that comes after the loop, over what is handed in": """
+        import torch
+        from torch import nn
+        def fit(train, val):
+            net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 3))
+            opt = torch.optim.SGD(net.parameters(), lr=0.1)
+            for epoch in range(9):
+                for x, y in train:
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(net(x), y).backward()
+                    opt.step()
+                net.train()
+                net.eval()
+                with torch.no_grad():
+                    print(sum((net(x).argmax(1) == y).sum().item() for x, y in val))
+    """,
     "a last fit on both sets": """
         import torch
         from torch import nn

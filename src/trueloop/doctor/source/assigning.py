@@ -14,6 +14,7 @@ from trueloop.doctor.source.freezing import freeze
 from trueloop.doctor.source.machine import Machine
 from trueloop.doctor.source.modules import owner
 from trueloop.doctor.source.modules import parts as parts_of
+from trueloop.doctor.source.provenance import ancestors
 from trueloop.doctor.source.results import mixed
 from trueloop.doctor.source.values import (
     Class,
@@ -165,10 +166,20 @@ def combine(m: Machine, node: cst.AugAssign) -> None:
     after = arithmetic(m, op, before, value, node)
     if op == "sub" and isinstance(before, (Unknown, Tensor)) and _by_gradient(value):
         m.tell(GradientsUsed(node, m.at, before))
+    if (
+        m.state["grad"] is True
+        and isinstance(before, (Unknown, Tensor))
+        and any(_is_gradient(v) for v in ancestors(value))
+    ):
+        m.tell(Operated(node, m.at, "Tensor.change", (before, value), {}, after, m.frame.function))
     m.tell(Kept(node, m.at, "+=" if op == "add" else op, before, value, after))
     if isinstance(node.target, cst.Attribute) and node.target.attr.value == "grad":
         return
     assign(m, node.target, after)
+
+
+def _is_gradient(value: Value) -> bool:
+    return (isinstance(value, Tensor) and value.op == "grad") or (isinstance(value, Unknown) and value.via == "grad")
 
 
 def _by_gradient(value: Value, depth: int = 4) -> bool:

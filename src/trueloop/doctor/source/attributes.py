@@ -112,6 +112,9 @@ def _of_object(m: Machine, of: Object, name: str, node: cst.CSTNode) -> Value:
         return Constant(held) if isinstance(held, bool) else Unknown(name, of, ".")
     if name in ("weight", "bias") and is_module(of.kind):
         return Tensor("parameter", (of,), {}, trains(of), node, m.at, of)
+    how = _PROBABILITIES.get(of.kind) if name == "probs" else None
+    if how is not None and "logits" in of.kwargs:
+        return result(m, how, (of.kwargs["logits"],), {"dim": Constant(-1)} if how == "softmax" else {}, node)
     if of.kind:
         given = of.kwargs.get(name)
         if given is not None and name in ("dataset", "sampler", "batch_size"):
@@ -124,6 +127,14 @@ def _of_object(m: Machine, of: Object, name: str, node: cst.CSTNode) -> Value:
     found_once = Unknown(name, of, ".")
     of.attrs[name] = found_once
     return found_once
+
+
+_PROBABILITIES = {
+    "torch.distributions.Categorical": "softmax",
+    "torch.distributions.OneHotCategorical": "softmax",
+    "torch.distributions.Bernoulli": "sigmoid",
+}
+"""What a distribution that was made of logits makes of them."""
 
 
 def _function_of(m: Machine, found: Function, of: Value, node: cst.CSTNode) -> Value:

@@ -55,7 +55,7 @@ def _within(m: Machine, node: cst.With, number: int) -> End:
     leave = value.cls.find("__exit__") if isinstance(value, Object) and isinstance(value.cls, Class) else None
     if isinstance(leave, Function):
         m.invoke(m, Bound(leave, value), (Constant(None),) * 3, {}, item.item)
-    if isinstance(value, Unknown) and value.name == "detect_anomaly":
+    if isinstance(value, Unknown) and value.name in ("detect_anomaly", "set_detect_anomaly"):
         m.tell(Operated(node, m.at, f"{value.name}.__exit__", (value,), {}, value, m.frame.function))
     if grad is not MISSING:
         m.write(m.state, "grad", before)

@@ -215,7 +215,14 @@ def column(value: Value, depth: int = MOST) -> bool:
 
 def _is_rows(key: Value | None) -> bool:
     """Whether what stands in the brackets takes rows out, and leaves all dimensions: a slice, or row numbers."""
-    return (isinstance(key, Unknown) and key.via == "slice") or (key is not None and rank(key) == 1)
+    if isinstance(key, Unknown) and key.via == "slice":
+        return True
+    return _is_list(key) or (key is not None and rank(key) == 1)
+
+
+def _is_list(key: Value | None) -> bool:
+    """Row numbers in a list of Python's; a tuple has one for each dimension."""
+    return isinstance(key, Items) and key.kind == "list" and not any(isinstance(one, Items) for one in key.all())
 
 
 def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
@@ -223,7 +230,7 @@ def _rank_of_part(of: Value, key: Value, depth: int) -> int | None:
     whole = rank(of, depth)
     if whole is None:
         return None
-    if isinstance(key, Unknown) and key.via == "slice":
+    if (isinstance(key, Unknown) and key.via == "slice") or _is_list(key):
         return whole
     if isinstance(key, Items) and key.items is not None:
         signs = [
@@ -294,6 +301,8 @@ def rows(value: Value, depth: int = MOST) -> int | None:
         return ROWS[name]
     op, inputs = _made_by(value)
     key = _key(value)
+    if _is_list(key):
+        return None
     if isinstance(key, Items) and key.items:
         key = key.items[0]
     if isinstance(key, Unknown) and key.via == "slice":
@@ -302,12 +311,23 @@ def rows(value: Value, depth: int = MOST) -> int | None:
         if whole is None or step is not None or not all(one is None or isinstance(one, int) for one in (start, stop)):
             return None
         return len(range(whole)[slice(start, stop)])
-    if op in ("randn", "rand", "zeros", "ones", "randperm") and inputs:
-        first = constant(inputs[0])
-        return first if isinstance(first, int) and (op == "randperm" or len(inputs) > 1) else None
+    if key is not None and rank(key, depth - 1) == 1:
+        return rows(key, depth - 1)
+    if op in ("randperm", "permutation") and len(inputs) == 1:
+        return _counted(inputs[0], depth - 1)
+    if op in ("randn", "rand", "zeros", "ones") and len(inputs) > 1:
+        return _counted(inputs[0], depth - 1)
     if inputs and (op in _KEEPS_RANK or (op in ("div", "mul", "sub", "add") and isinstance(inputs[1], Constant))):
         return rows(inputs[0], depth - 1)
     return None
+
+
+def _counted(value: Value, depth: int) -> int | None:
+    """A number of rows: as it is written, or the length of an array."""
+    if isinstance(value, Constant):
+        return value.value if isinstance(value.value, int) else None
+    is_length = isinstance(value, Unknown) and value.name == "len" and value.via == "call" and len(value.inputs) == 1
+    return rows(value.inputs[0], depth) if is_length and isinstance(value, Unknown) else None
 
 
 def batches(over: Value) -> int | None:

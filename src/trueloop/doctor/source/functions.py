@@ -112,7 +112,7 @@ def call_named(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTN
     return made
 
 
-_TOLD = frozenset(["numpy", "random", "pickle", "joblib"])
+_TOLD = frozenset(["numpy", "random", "pickle", "joblib", "statistics"])
 
 
 def _known(m: Machine, name: str, args: Args, kwargs: Kwargs, node: cst.CSTNode) -> Value:

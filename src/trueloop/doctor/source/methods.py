@@ -60,7 +60,7 @@ _SELF = frozenset(
     ]
 )
 _OPTIMIZER = re.compile(r"(^|_)(optim(i[sz]er)?s?|opt|adamw?|sgd)(_|$|[0-9])", re.IGNORECASE)
-_DECIDES = frozenset(["argmax", "topk", "softmax", "log_softmax", "sigmoid", "eq"])
+_TOLD = frozenset(["argmax", "topk", "softmax", "log_softmax", "sigmoid", "eq", "mean"])
 _SCHEDULER = re.compile(r"sched", re.IGNORECASE)
 
 
@@ -241,7 +241,7 @@ def _of_tensor(m: Machine, of: Tensor, name: str, args: Args, kwargs: Kwargs, no
         m.tell(Zeroed(node, m.at, of.inputs[0]))
         return of
     made = result(m, name, (of, *args), dict(kwargs), node)
-    if name in _DECIDES:
+    if name in _TOLD:
         m.tell(Operated(node, m.at, f"Tensor.{name}", (of, *args), kwargs, made, m.frame.function))
     if name in ("item", "detach_"):
         made.graph = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trueloop.doctor.source.library import RESHAPES
 from trueloop.doctor.source.modules import is_module, parts
-from trueloop.doctor.source.values import Either, Items, Object, Tensor, Unknown, Value
+from trueloop.doctor.source.values import Either, Items, Method, Object, Tensor, Unknown, Value
 
 MOST = 400  # values that are gone through
 
@@ -107,6 +107,10 @@ def held(parameters: Value | None) -> tuple[set[int], bool]:
             left += one.all()
         elif isinstance(one, Either):
             left += one.options
+        elif isinstance(one, Method) and one.name == "param_groups" and isinstance(one.of, Object):
+            more, others = held(one.of.option("params", 0))
+            found |= more
+            unknown = unknown or others
         elif isinstance(one, Unknown):
             found.add(id(one))
             if one.via == "parameters" and one.inputs:  # what the module was made up of when it was asked

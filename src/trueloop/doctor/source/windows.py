@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueloop.doctor.source.events import Backward, Stepped, Zeroed
-from trueloop.doctor.source.values import Branch
+from trueloop.doctor.source import blocks
+from trueloop.doctor.source.blocks import kind
+from trueloop.doctor.source.events import Backward, Kept, Stepped, Zeroed
+from trueloop.doctor.source.values import Branch, constant
 from trueloop.doctor.source.ways import Run
 
 _SIGNS = ("==", "!=", "<", ">")
 
 
 def window_of(step: Stepped, backward: Backward, run: Run) -> str:
-    """The text of k where a step comes under ``… % k == …`` and backward comes every time; empty if it is not so.
+    """The text of k where a step comes once in k turns, and backward every time; empty if it is not so.
+
+    By ``… % k == …``, or by a count of one's own that begins anew at the step.
 
     Args:
         step: the step.
         backward: a backward in the same turn.
         run: what happens: the gradients must be cleared under the same condition, or not in this loop at all.
     """
-    return "" if cleared_each_turn(step, run) else count_of(step, backward)
+    found = "" if cleared_each_turn(step, run) else count_of(step, backward)
+    return found or _counted_by_hand(step, backward, run)
 
 
 def cleared_each_turn(step: Stepped, run: Run) -> list[Zeroed]:
@@ -33,12 +38,53 @@ def cleared_each_turn(step: Stepped, run: Run) -> list[Zeroed]:
 
 def count_of(step: Stepped, backward: Backward) -> str:
     """The text of k where a step comes under ``… % k == …``, or ``not … % k``, and backward comes every time."""
+    return next((count for branch in _conditions(step, backward) if (count := _count(branch))), "")
+
+
+def _conditions(step: Stepped, backward: Backward) -> list[Branch]:
+    """Those on which the step hangs, and the backward of the same turn does not."""
     if step.at.loops != backward.at.loops or not step.at.loops:
-        return ""
+        return []
     if len(backward.at.branches) > len(step.at.branches):
-        return ""
-    more = [branch for branch in step.at.branches if branch not in backward.at.branches]
-    return next((count for branch in more if (count := _count(branch))), "")
+        return []
+    return [branch for branch in step.at.branches if branch not in backward.at.branches]
+
+
+def _counted_by_hand(step: Stepped, backward: Backward, run: Run) -> str:
+    """The text of k in ``count += 1``, ``if count == k:`` and there the step and ``count = 0``."""
+    for branch in _conditions(step, backward):
+        sign = next(
+            (one for one, arm in ((" == ", 0), (" >= ", 0), (" < ", 1)) if one in branch.key and arm == branch.arm), ""
+        )
+        count, _, limit = branch.key.partition(sign or "\n")
+        added = any(
+            kind(kept.node) == "AugAssign"
+            and kept.how == "+="
+            and constant(kept.value) == 1
+            and kept.at.loops == step.at.loops
+            and all(one in backward.at.branches for one in kept.at.branches)
+            and kept.at.unit.text(kept.node.target) == count  # type: ignore[attr-defined]
+            for kept in run.of(Kept)
+        )
+        zeros = [event for event in run.of(Zeroed) if event.at.loops == step.at.loops]
+        if (
+            sign
+            and limit
+            and added
+            and _begins_anew(step, count)
+            and all(branch in event.at.branches for event in zeros)
+        ):
+            return limit
+    return ""
+
+
+def _begins_anew(step: Stepped, count: str) -> bool:
+    """Whether ``count = 0`` stands beside a step."""
+    unit = step.at.unit
+    block: Any = next((one for one in blocks.around(unit, step.node) if kind(one) == "IndentedBlock"), None)
+    lines = [line for line in getattr(block, "body", ()) if kind(line) == "SimpleStatementLine"]
+    sets = [one for line in lines for one in line.body if kind(one) == "Assign" and unit.text(one.value) == "0"]
+    return any(unit.text(target.target) == count for one in sets for target in one.targets)
 
 
 def nested_count(step: Stepped, backward: Backward, run: Run) -> str:

@@ -1,0 +1,172 @@
+"""Several processes: a step against torch's DDP and FSDP2 by hand, what travels, and what that would be on many."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import ROOT, Disturbance, busy_seconds
+from benchmarks.rounds import Failed, How, Pool, Rounds, say
+from benchmarks.table import table, verdict
+
+TITLE = "11. Several processes"
+GOAL = 1.03
+PAIRS = (("by hand, DDP", "trueloop, DDP"), ("by hand, FSDP2", "trueloop, FSDP2"))
+WORKS = {
+    "cnn": "the CNN of section 2, 64 samples a process",
+    "tiny": "an MLP 32-32-32, 8 samples a process: what a step costs besides its arithmetic",
+}
+PROCESSES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SUMS_IN_STEP = 1
+"""Of trueloop's own sums of a few numbers, those that a step waits for: the others travel during its passes."""
+
+
+@dataclass
+class Result:
+    """What was measured."""
+
+    rounds: Rounds
+    found: dict[str, Any]
+
+
+def measure(how: How, pool: Pool) -> Result:
+    """Two processes with one thread each; the rounds are in them (``processes.py``)."""
+    watch = Disturbance()
+    found: dict[str, Any] = {}
+    for processes in (1, 2):
+        say(f"scale: {processes} process{'es' * (processes > 1)}")
+        started, before, mine = time.perf_counter(), busy_seconds(), os.times()
+        found |= _launched(how, processes)
+        after, ours = busy_seconds(), os.times()
+        if before is not None and after is not None:
+            own = ours.children_user + ours.children_system - mine.children_user - mine.children_system
+            watch.others += max(0.0, after - before - own)
+            watch.wall += time.perf_counter() - started
+    figures = {f"{variant} {work}": took for work, of in found["figures"].items() for variant, took in of.items()}
+    return Result(Rounds(figures, {}, watch), found)
+
+
+def _launched(how: How, processes: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="trueloop-bench-") as name:
+        out = Path(name, "found.json")
+        start = [str(how.ours), "-m"]
+        if processes > 1:
+            start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        speed = "quick" if how.quick else "whole"
+        ended = subprocess.run(
+            [*start, "benchmarks.processes", str(out), str(how.rounds), speed, str(processes)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            capture_output=True,
+            text=True,
+        )
+        if ended.returncode != 0:
+            words = ended.stderr.strip().splitlines()
+            raise Failed(f"{processes} processes: {words[-1][:200] if words else 'no last words'}")
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+
+def section(results: Mapping[int, Result], how: How) -> str:
+    one = next(iter(results.values()))
+    found, rounds = one.found, one.rounds
+    goals = [
+        verdict(f"a step of the CNN, {ours}, against {bare}", rounds.ratio(f"{ours} cnn", f"{bare} cnn", "s"), GOAL)
+        for bare, ours in PAIRS
+    ]
+    return f"""Two processes of one thread each, gloo on one machine's loopback; SGD at 1e-3, the same pre-gathered
+batches. trueloop is `Trainer.train` with nobody watching; by hand is torch's engine and nothing around the arithmetic.
+A figure is that of the slower process.
+
+{chr(10).join(goals)}
+
+{_steps(rounds)}
+
+What is handed to collectives in a step, counted by a `TorchDispatchMode`, with theory beside it: 4 bytes a parameter
+for DDP, three times as many for FSDP2 (two gathers and a sum); buffers come on top. Sums of at most 64 bytes are
+counted apart: trueloop's are the counts of all processes, the loss, and whether anybody stops; all
+but {SUMS_IN_STEP} travel while a pass computes.
+
+{_sent(found)}
+
+{_simulated(found, rounds)}"""
+
+
+def _steps(rounds: Rounds) -> str:
+    rows = []
+    for work, about in WORKS.items():
+        for bare, ours in PAIRS:
+            for name in (bare, ours):
+                key, base = f"{name} {work}", f"{bare} {work}"
+                rows.append(
+                    [
+                        f"{about.partition(',')[0]}: {'**' * (name == ours)}{name}{'**' * (name == ours)}",
+                        f"{rounds.middle(key, 's') * 1e3:,.2f}",
+                        f"{rounds.difference(key, base, 's') * 1e6:+,.0f}",
+                        f"**{rounds.ratio(key, base, 's'):.2f}**",
+                        f"{rounds.ratio(key, base, 'cpu'):.2f}",
+                    ]
+                )
+    return table(["step", "ms", "µs over by hand", "× by hand", "CPU × by hand"], rows)
+
+
+def _sent(found: Mapping[str, Any]) -> str:
+    rows = []
+    for work in WORKS:
+        parameters = found["parameters"][work]
+        for name, sent in found["sent"][work].items():
+            theory = parameters * 4 * (3 if "FSDP" in name else 1)
+            rows.append(
+                [
+                    f"{work}, {name}",
+                    f"{sent['bytes']:,.0f}",
+                    f"{theory:,}",
+                    f"{sent['bytes'] / theory:.4f}",
+                    f"{sent['sums']:.0f}",
+                    f"{sent['small']:.0f}",
+                ]
+            )
+    return table(["step", "bytes", "theory", "÷", "collectives", "small ones"], rows)
+
+
+def _simulated(found: Mapping[str, Any], rounds: Rounds) -> str:
+    step, network = found["alone"]["cnn"], found["network"]
+    sent = found["parameters"]["cnn"] * 4
+    latency = network["small"] / 2  # a ring of two takes two turns
+    bandwidth = network["bytes"] / (network["large"] - network["small"])  # 2 (N-1)/N is 1 for two
+    rows = []
+    for processes in PROCESSES:
+        turns = 2 * (processes - 1)
+        travel = turns / processes * sent / bandwidth + turns * latency
+        own = SUMS_IN_STEP * turns * latency
+        hidden = step + max(0.0, travel - step * 2 / 3) + own
+        climbs = 2 * (processes - 1).bit_length() * latency
+        by_tree = climbs + 2 * sent / bandwidth * (processes > 1)
+        tree = step + max(0.0, by_tree - step * 2 / 3) + SUMS_IN_STEP * climbs
+        rows.append(
+            [
+                f"{processes:,}",
+                f"{64 * processes:,}",
+                *(f"{time * 1e3:,.1f}" for time in (step + travel + own, hidden)),
+                *(f"{100 * step / time:.0f} %" for time in (step + travel + own, hidden, tree)),
+            ]
+        )
+    two = rounds.middle("trueloop, DDP cnn", "s")
+    head = ["processes", "batch", "ms, nothing hidden", "ms, hidden", "share of arithmetic", "hidden", "hidden, tree"]
+    speed = f"moves {bandwidth / 1e9:.2f} GB/s, and takes {latency * 1e6:.0f} µs a turn"
+    return f"""**Simulated**, no measurement: steps of the CNN by DDP on up to 1,024 processes, from three figures of
+this machine: a step of one process alone takes {step * 1e3:.1f} ms; a sum of two processes over loopback {speed}.
+Assumed: each process has 64 samples, a core and such a link of its own, and all are as fast; a sum is a ring of
+2 (N−1) turns, each of 1/N of the bytes; "hidden" has the gradients' sum behind two thirds of the step, its backward
+pass; a step waits for {SUMS_IN_STEP} small sum besides, a ring as well. gloo sums by rings; "tree" is what NCCL's
+trees, of 2 log₂ N turns, would make of it.
+Two processes, measured: {two * 1e3:.1f} ms.
+
+{table(head, rows)}"""

@@ -1,0 +1,187 @@
+"""How several processes read one epoch: each its part of every batch, and no sample is read twice or left out.
+
+Samples that have an index are made by one process alone. Loaders and streams of the user's own are read whole by each
+process, which keeps its part of every batch; but for those that share themselves out already: a ``DataLoader`` with a
+``DistributedSampler``, and a stream that asks for its rank (``RANK``, ``torch.distributed.get_rank()``). To cut those
+once more would lose samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any, Literal
+from zlib import crc32
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from trueloop.data.arrays import is_arrays
+from trueloop.data.device import batch_length
+from trueloop.data.feed import Feed, feed
+from trueloop.data.nested import leaves
+from trueloop.data.part import WHOLE, Part, cut, sliced
+from trueloop.errors import ArgumentError, DataError
+from trueloop.parallel.reduce import gathered
+
+Kind = Literal["the same on all", "a stream", "a part on each"]
+
+
+def shared_feed(data: Any, *, batch_size: int | None, part: Part = WHOLE, **how: Any) -> Feed:
+    """The way to read ``data``, of which this process has a part.
+
+    Args:
+        data: as for ``data.feed``.
+        batch_size: of all processes together; None for a loader, which has its own.
+        part: this process's.
+        **how: as for ``data.feed``.
+
+    Raises:
+        ArgumentError: a ``DistributedSampler`` is for other processes than these.
+
+    Example:
+        >>> feed = shared_feed(torch.arange(4), batch_size=4, part=Part(1, of=2))
+        >>> next(feed.epoch(0)).tolist()
+        [2, 3]
+    """
+    how["batch_size"] = batch_size
+    if part.of == 1 or not _is_read_by_all(data, batch_size):
+        return feed(data, part=part, **how)
+    sampler = _distributed_sampler(data)
+    if sampler is not None and part.in_turn:  # it repeats samples, for parts of one size: an evaluation is to be exact
+        return ReadByAll(feed(_in_order(data), **how), part, "the same on all")
+    if sampler is not None:
+        if (sampler.rank, sampler.num_replicas) != (part.rank, part.of):
+            raise ArgumentError(
+                f"the {type(sampler).__name__} must be for process {part.rank} of {part.of}, got rank={sampler.rank}, "
+                f"num_replicas={sampler.num_replicas}; leave both out, or the sampler: trueloop shares batches out"
+            )
+        return ReadByAll(feed(data, **how), part, "a part on each")
+    dataset = data.dataset if isinstance(data, DataLoader) else data
+    is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+    return ReadByAll(feed(data, **how), part, "a stream" if is_stream else "the same on all", batch_size)
+
+
+class ReadByAll:
+    """A feed that each process reads for itself.
+
+    Args:
+        read: what this process reads.
+        part: its part of each batch.
+        kind: what the processes have read then. Of a stream it is found out by its first batch.
+        batch_size: where ``read`` makes batches of that size out of a stream.
+
+    Raises:
+        DataError: what must be the same on all is not.
+    """
+
+    def __init__(self, read: Feed, part: Part, kind: Kind, batch_size: int | None = None) -> None:
+        self._read, self._part, self._kind = read, part, kind
+        times = part.of if kind == "a part on each" else 1
+        self.samples = None if read.samples is None else read.samples * times
+        self.batch_size = None if read.batch_size is None else read.batch_size * times
+        self.batches, self.shuffled, self.resumes = read.batches, read.shuffled, read.resumes
+        self._splits = 1 if batch_size is None else part.of  # of a batch that is read of a shard
+        by_whom = f"each of {part.of} processes reads all of it, and keeps its part of each batch"
+        if kind == "a stream":
+            by_whom += " (or what it reads, where the stream gives each process a shard)"
+        elif kind == "a part on each":
+            by_whom = f"its sampler gives each of {part.of} processes its part"
+        self.reason = f"{read.reason}; {by_whom}"
+
+    @property
+    def inexact(self) -> str | None:
+        return self._read.inexact
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
+        """This process's batches; ``Idle`` ones where its shard of a stream has ended before those of others."""
+        if self._kind == "a part on each":
+            return self._read.epoch(number, start)
+        return self._batches(self._read.epoch(number, start // self._splits), number, start)
+
+    def close(self) -> None:
+        """Ends what is read."""
+        self._read.close()
+
+    def state(self) -> dict[str, Any]:
+        """Of what is read."""
+        return self._read.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from it."""
+        self._read.load_state(state)
+
+    def _batches(self, batches: Iterator[Any], number: int, start: int) -> Iterator[Any]:
+        first = list(islice(batches, 1))
+        if self._is_shared_out(first):
+            pieces = islice(_pieces(chain(first, batches), self._splits), start % self._splits, None)
+            yield from pieces if self._part.in_turn else _until_none_has_more(pieces)
+        elif start // self._splits != start:
+            yield from sliced(self._read.epoch(number, start), self._part)
+        else:
+            yield from sliced(chain(first, batches), self._part)
+
+    def _is_shared_out(self, first: list[Any]) -> bool:
+        every = gathered([_sum_of(leaf) for leaf in leaves(first)])
+        if all(one == every[0] for one in every):
+            return False
+        if self._kind == "a stream":
+            return True
+        if len({len(one) for one in every}) == 1 and any(len(set(column)) == 1 for column in zip(*every, strict=True)):
+            return False  # the same labels: what differs is what the dataset draws by a generator of its own
+        raise DataError(
+            "every process must read the same batches, of which it takes its part, but the loader gives each process "
+            "others; give its generator and sampler the same seed everywhere, or use a "
+            "torch.utils.data.DistributedSampler, or pass the dataset instead of the loader"
+        )
+
+
+def _is_read_by_all(data: Any, batch_size: int | None) -> bool:
+    if isinstance(data, (DataLoader, IterableDataset)):
+        return True
+    if is_arrays(data):
+        return False
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    return not indexed or (isinstance(data, (list, tuple)) and batch_size is None)
+
+
+def _distributed_sampler(data: Any) -> Any:
+    """A sampler that knows of ranks: torch's ``DistributedSampler``, or one that is made like it."""
+    if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset):
+        return None
+    known = (data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
+    return next((one for one in known if hasattr(one, "num_replicas") and hasattr(one, "rank")), None)
+
+
+def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """All samples of its dataset, each once."""
+    return DataLoader(
+        loader.dataset,
+        loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1),
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        generator=torch.Generator(),
+    )
+
+
+def _pieces(batches: Iterable[Any], splits: int) -> Iterator[Any]:
+    """Batches of a shard, in pieces that make a whole one together with those of the other processes."""
+    for batch in batches:
+        samples = batch_length(batch)
+        for rank in range(splits):
+            rows = Part(rank, splits).rows(samples)
+            if rows.start < rows.stop:
+                yield cut(batch, rows, samples)
+
+
+def _until_none_has_more(batches: Iterator[Any]) -> Iterator[Any]:
+    from trueloop.parallel.shard import in_step  # DTensor takes 0.5 s to import
+
+    return in_step(batches)
+
+
+def _sum_of(leaf: Any) -> int:
+    if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
+        return crc32(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return crc32(repr(leaf).encode())

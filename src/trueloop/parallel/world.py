@@ -1,0 +1,128 @@
+"""The processes of a run: those that torchrun has started, or this one alone."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+
+import torch
+from torch import distributed
+
+from trueloop.errors import ArgumentError
+
+TIMEOUT = timedelta(minutes=10)
+"""A process that waits longer for another one gives up: torch's own 30 minutes are half an hour of a cluster."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands among the others.
+
+    Args:
+        rank: its number, from 0.
+        size: how many there are.
+        local_rank: its number on this machine: the device that is its own.
+
+    Example:
+        >>> World().alone, World(rank=1, size=2).first
+        (True, False)
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.size == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+
+@cache
+def world() -> World:
+    """The processes of this run; joins them at the first call, if torchrun has started several.
+
+    Example:
+        >>> world()
+        World(rank=0, size=1, local_rank=0)
+    """
+    if not distributed.is_available():
+        return World()
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+            return World()
+        _join()
+    local = os.environ.get("LOCAL_RANK", str(distributed.get_rank()))
+    return World(distributed.get_rank(), distributed.get_world_size(), int(local))
+
+
+def check_alone(what: str) -> None:
+    """Raises where torchrun has started several processes, and something is for one: none of them is joined or waits.
+
+    Args:
+        what: it is, as a sentence begins.
+
+    Raises:
+        ArgumentError: on each process.
+
+    Example:
+        >>> check_alone("an examination")
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if distributed.is_available() and distributed.is_initialized():
+        size = distributed.get_world_size()
+    if size > 1:
+        raise ArgumentError(f"{what} is for one process, and there are {size}: start it without torchrun")
+
+
+def wait_no_longer(seconds: float) -> None:
+    """From here on, whoever waits longer than that for another process gives up."""
+    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
+
+
+def _join() -> None:
+    """Gloo carries what is on the CPU, also between processes that have GPUs: what is agreed on waits for no device."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if _meets_the_dead() and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        store = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    else:
+        if _meets_the_dead() and os.environ["RANK"] == "0":
+            print(_ADVICE, file=sys.stderr)
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    atexit.register(_leave)
+
+
+def _meets_the_dead() -> bool:
+    """Whether torchrun restarts processes with the store of those before, in which their addresses stand.
+
+    They hang then, with torch 2.13 (https://github.com/pytorch/pytorch/issues/135712). On one machine a prefix of our
+    own tells the generations apart; on several, they count restarts differently, and only torchrun can.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    return restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+_ADVICE = (
+    "torchrun --max-restarts on several machines hangs after a restart, with torch 2.13: start it with "
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+)
+
+
+def _leave() -> None:
+    """Its threads must not outlive the interpreter."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
