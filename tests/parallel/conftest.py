@@ -33,7 +33,7 @@ SAMPLE = (
     "test_reading.py::test_a_distributed_sampler_has_shared_out_already",
     "test_replicate.py::test_parameters_that_the_loss_leaves_out_are_named_before_the_step[never]",
     "test_shard.py::test_two_processes_have_the_bits_of_one_that_accumulates",
-    "test_survive.py::test_an_exception_in_a_step_is_the_business_of_its_process",
+    "test_survive.py::test_an_exception_in_a_step_is_the_business_of_its_process[ddp]",
     "test_survive.py::test_a_run_saved_on_two_processes_goes_on_along_its_curve[2]",
 )
 """Of those, the ordinary suite runs these; `make proof` runs them all."""

@@ -159,8 +159,12 @@ def saved_steps(folder: Path) -> list[int]:
 # --- an error is told once, by the process that has met it ----------------------------------------------------------
 
 
-def test_an_exception_in_a_step_is_the_business_of_its_process(broken: Broken, tmp_path: Path) -> None:
-    ended = broken("forward")
+ENGINES = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+
+
+@ENGINES
+def test_an_exception_in_a_step_is_the_business_of_its_process(broken: Broken, tmp_path: Path, parallel: str) -> None:
+    ended = broken("forward", parallel=parallel)
     assert ended.codes == [1, 1]
     assert ended.told[0] == ""  # it has nothing to say
     assert "ValueError: broken in forward" in ended.told[1]
@@ -169,8 +173,9 @@ def test_an_exception_in_a_step_is_the_business_of_its_process(broken: Broken, t
     assert saved_steps(tmp_path) == [0]  # what process 0 had in the middle of a step is not exact
 
 
-def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken, tmp_path: Path) -> None:
-    ended = broken("observer")
+@ENGINES
+def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken, tmp_path: Path, parallel: str) -> None:
+    ended = broken("observer", parallel=parallel)
     assert ended.codes == [1, 1]
     assert ended.told[0] == ""
     assert "KeyError: 'broken observer'" in ended.told[1]
@@ -179,8 +184,9 @@ def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken,
     assert '"exact": null' in manifest
 
 
-def test_nan_on_one_process_is_its_own_to_explain(broken: Broken) -> None:
-    ended = broken("nan")
+@ENGINES
+def test_nan_on_one_process_is_its_own_to_explain(broken: Broken, parallel: str) -> None:
+    ended = broken("nan", parallel=parallel)
     assert ended.codes == [1, 1]
     assert ended.told[0] == ""
     assert "NonFiniteError" in ended.told[1]
@@ -195,8 +201,9 @@ def test_a_process_that_leaves_is_said(broken: Broken) -> None:
     assert "process 1 of 2 has left by SystemExit: 5" in ended.told[1]
 
 
-def test_a_process_that_was_killed_ends_the_others(broken: Broken, tmp_path: Path) -> None:
-    ended = broken("kill")
+@ENGINES
+def test_a_process_that_was_killed_ends_the_others(broken: Broken, tmp_path: Path, parallel: str) -> None:
+    ended = broken("kill", parallel=parallel)
     assert ended.codes == [1, -9]
     assert "which is gone" in ended.told[0]
     assert saved_steps(tmp_path) == [0]
@@ -205,8 +212,9 @@ def test_a_process_that_was_killed_ends_the_others(broken: Broken, tmp_path: Pat
 # --- a process that hangs, or is not like the others ----------------------------------------------------------------
 
 
-def test_a_process_that_hangs_is_named_with_its_line(broken: Broken) -> None:
-    ended = broken("loop", timeout=2)
+@ENGINES
+def test_a_process_that_hangs_is_named_with_its_line(broken: Broken, parallel: str) -> None:
+    ended = broken("loop", parallel=parallel, timeout=2)
     assert ended.codes == [1, 1]
     assert "process 1 of 2 hangs after step 6, at forward (" in ended.told[0]
     assert "mine.py:" in ended.told[0]
