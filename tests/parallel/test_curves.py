@@ -178,7 +178,6 @@ def test_the_curve_is_that_of_one_process(curves: Callable[..., Curves], case: s
         torch.testing.assert_close(several[name], values, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_in_single_precision_the_curve_is_the_same_to_rounding(curves: Callable[..., Curves], case: str) -> None:
     one, several = curves("same_in_single", 1)[case], curves("same_in_single", 3)[case]
