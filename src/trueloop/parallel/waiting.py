@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NamedTuple
 
 from torch import distributed
@@ -202,7 +203,13 @@ class _Beats(threading.Thread):
 
 def _where(thread: int) -> tuple[str, bool]:
     """The innermost line of the user's that a thread is in, and whether it is in an exchange with other processes."""
-    frame = sys._current_frames().get(thread)
+    try:
+        return _innermost(sys._current_frames().get(thread))
+    except AttributeError:  # the thread runs on, and its frames with it; seen once, under great load (Python 3.11)
+        return "somewhere", False
+
+
+def _innermost(frame: FrameType | None) -> tuple[str, bool]:
     innermost, own, waits = "", "", False
     while frame is not None and not own:
         file = frame.f_code.co_filename
