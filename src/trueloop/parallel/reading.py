@@ -23,6 +23,7 @@ from trueloop.data.feed import Feed, feed
 from trueloop.data.nested import leaves
 from trueloop.data.part import WHOLE, Part, cut, sliced
 from trueloop.errors import ArgumentError, DataError
+from trueloop.parallel.likeness import checksum
 from trueloop.parallel.reduce import gathered
 
 Kind = Literal["the same on all", "a stream", "a part on each"]
@@ -183,5 +184,5 @@ def _until_none_has_more(batches: Iterator[Any]) -> Iterator[Any]:
 
 def _sum_of(leaf: Any) -> int:
     if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
-        return crc32(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return checksum(leaf)
     return crc32(repr(leaf).encode())
