@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import trueloop as tl
 from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
-from trueloop.step import divide, needs_closure, shares
+from trueloop.step import divide, needs_closure, share_of, shares
 from trueloop.testing import Recorder, Weight, classification, mlp, regression, same_bits
 
 F64 = torch.float64
@@ -586,6 +586,14 @@ def test_a_plateau_on_a_metric_that_is_not_there_offers_the_nearest() -> None:
 
 
 # --- the small functions --------------------------------------------------------------------------------------------
+
+
+def test_a_share_is_the_same_however_a_count_comes() -> None:
+    """A number over a tensor is the number times the tensor's reciprocal, in torch."""
+    for total in range(1, 60):
+        for own in range(1, total + 1):
+            pairs = [(a, b) for a in (total, torch.tensor(total)) for b in (own, torch.tensor(own))]
+            assert {float(torch.as_tensor(share_of(*pair), dtype=torch.float64)) for pair in pairs} == {total / own}
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))

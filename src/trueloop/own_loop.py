@@ -29,7 +29,7 @@ from trueloop.loop import Place, windows
 from trueloop.objective import NO_TERMS, Batch, Computed, Count, run_model
 from trueloop.parallel.alike import until_all_end
 from trueloop.parallel.deal import same_buffers
-from trueloop.parallel.failing import naming, telling
+from trueloop.parallel.failing import each_told_once, naming, telling
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.ritual import own_draws
 from trueloop.parallel.waiting import Standing
@@ -91,7 +91,7 @@ class OwnLoop:
         self._end = 0  # microbatches of the epoch that were fetched
         self._resumes = False  # the next loop over batches goes on where the checkpoint was saved
         self._epochs: int | None = None
-        self._seed = 0  # of what the loop body draws, where there are other processes
+        self._seed: int | None = None  # of what the loop body draws, where there are other processes
         self._latches: list[Latch] = []
         self._lost: set[str] = set()
         self._updated: set[str] = set()
@@ -111,6 +111,7 @@ class OwnLoop:
         rest = list(self._fetched[len(self._fetched) - left :]) if left > 0 else []
         return {
             **self.place.state_dict(),
+            "seed": self._seed,
             "batch": self.place.batch + len(rest),
             "rest": rest,
             "window": list(self._window) if rest or is_open else [],
@@ -120,6 +121,7 @@ class OwnLoop:
         """Goes on from what ``state_dict`` gave: the next epoch and the next batch are those that come then."""
         self.place.load_state_dict(state)
         self._window, self._fetched = list(state.get("window", ())), list(state.get("rest", ()))
+        self._seed = state.get("seed")
         self._resumes = True
 
     def go_back(self, state: Mapping[str, Any]) -> None:
@@ -133,7 +135,7 @@ class OwnLoop:
         check_count("epochs", number)
         self._epochs = number
         if not self._resumes:
-            self.rituals, self.place = {}, Place()  # a new run: its schedules start again
+            self.rituals, self.place, self._seed = {}, Place(), None  # a new run: its schedules start again
         return self._each_epoch(number)
 
     def _each_epoch(self, number: int) -> Iterator[int]:
@@ -179,7 +181,7 @@ class OwnLoop:
                     self._at = _Microbatch(batch, number, samples, ratio, batch is window[-1])
                     number += 1
                     self._updated.clear()
-                    draws = own_draws(self._seed, self.place.epoch, number) if shared else contextlib.nullcontext()
+                    draws = own_draws(self._seed or 0, self.place.epoch, number) if shared else contextlib.nullcontext()
                     with self.setup.precision.autocast(self.setup.device), draws:
                         yield batch
                 self.place.batch = number
@@ -270,7 +272,7 @@ class OwnLoop:
     def evaluating(self, feed: Feed) -> Iterator[Batch]:
         """See ``Trainer.evaluating``."""
         _refuse_second(self._resting, "evaluating")
-        batches = self._evaluating(feed)
+        batches = each_told_once(self._evaluating(feed), self.setup.world)
         self._resting = weakref.ref(batches)
         return batches
 
@@ -300,7 +302,8 @@ class OwnLoop:
         """Makes what belongs to one run; gives the last act of a resume, if this is one."""
         begin_average(self.setup)
         self._latches = []
-        self._seed = torch.initial_seed() if self.setup.world.alone else of_the_first(torch.initial_seed())
+        if self._seed is None:
+            self._seed = torch.initial_seed() if self.setup.world.alone else of_the_first(torch.initial_seed())
         run = Length(self._epochs, None, None)
         if feed is not None and self._epochs is not None:
             run = length(feed, self.setup.choices.accumulate, self._epochs, None)
@@ -315,7 +318,7 @@ class OwnLoop:
                     f"{type(ritual.scheduler.scheduler).__name__} moves after evaluations, which a loop of your own "
                     "makes: call its step(value) there, and leave schedule= out"
                 )
-            for note in notes:
+            for note in notes if self.setup.world.first else ():
                 warnings.warn(note, stacklevel=2)
             self.rituals[name] = ritual
         return self._begun(feed is not None)

@@ -27,7 +27,8 @@ from trueloop.finite import Guard, Latch, check
 from trueloop.memory import keep_freed_blocks
 from trueloop.objective import Objective, objective
 from trueloop.optim import Average, Averaged, OptimizerFactory
-from trueloop.parallel.replicate import DDP, Replicated
+from trueloop.parallel.reduce import sum_gradients
+from trueloop.parallel.replicate import DDP, Replicated, synchronise_batchnorm
 from trueloop.parallel.ritual import OwnRitual, SharedRitual
 from trueloop.parallel.units import FSDP
 from trueloop.parallel.world import World, wait_no_longer, world
@@ -112,6 +113,8 @@ def set_up(choices: Choices) -> Setup:
     cut_up = None if here.alone else _cut_up(choices, device)
     if cut_up is None:
         model.to(device)
+    if not here.alone and isinstance(choices.parallel, DDP) and choices.parallel.sync_batchnorm:
+        synchronise_batchnorm(model, device)
     memory_reason = lay_out(model, choices.memory_format)
     form, compile_reason, loss = None, None, None
     if choices.loss is not None:
@@ -352,7 +355,7 @@ def make_ritual(
         setup.choices.average.due(0, run.steps)  # raises now where it needs a length that is not known
     make: Callable[..., Ritual] = Ritual
     if not setup.world.alone:
-        make = OwnRitual if seed is None else _shared(setup.choices, seed)
+        make = _shared(setup.choices, seed)
     ritual = make(
         setup.choices.model,
         optimizer,
@@ -364,16 +367,23 @@ def make_ritual(
         base_rates=setup.base_rates[name],
         guard=guard,
     )
+    if setup.is_cut_up and setup.device.type == "cpu":
+        from trueloop.parallel.aligned import aligned
+
+        ritual.take_step = aligned(ritual.take_step)
     return ritual, schedule, text, latch
 
 
-def _shared(choices: Choices, seed: int) -> Callable[..., Ritual]:
+def _shared(choices: Choices, seed: int | None) -> Callable[..., Ritual]:
     how = choices.parallel
+    ddp = how if isinstance(how, DDP) else DDP()
+    if seed is None:
+        return partial(OwnRitual, partial(sum_gradients, bucket_mb=ddp.bucket_mb, compress=ddp.compress))
     if how == "fsdp" or isinstance(how, FSDP):
         from trueloop.parallel.shard import Sharded, ShardedRitual
 
         return partial(ShardedRitual, Sharded(choices.model), seed)
-    return partial(SharedRitual, Replicated(choices.model, how if isinstance(how, DDP) else DDP()), seed)
+    return partial(SharedRitual, Replicated(choices.model, ddp), seed)
 
 
 def _guard(setup: Setup, optimizer: torch.optim.Optimizer, scaled: bool) -> tuple[Guard, Latch | None]:

@@ -83,8 +83,11 @@ def generators_of(setup: Setup, held_out: object = None) -> dict[str, Any]:
 def fingerprint(setup: Setup) -> dict[str, Any]:
     """What the bits depend on beside data and seed, in plain values; a resume says what of it has changed."""
     choices = setup.choices
+    kind = type(choices.model)
+    if setup.is_cut_up:  # fully_shard has made a class of its own, of torch's and the model's
+        kind = kind.__bases__[-1]
     return {
-        "model": type(choices.model).__name__,
+        "model": kind.__name__,
         "loss": in_words(choices.loss),
         "clip_norm": choices.settings.clip_norm,
         "clip_value": choices.settings.clip_value,
@@ -112,6 +115,17 @@ def same_on_all(setup: Setup, train: Any, val: Any) -> dict[str, Any]:
     }
     alike = likeness({**settings, "model": setup.choices.model, "optimizer": groups, "torch": str(torch.__version__)})
     return flat({**alike, "the data's array": content(train), "the validation data's array": content(val)}, "")
+
+
+def keeping_on_all(out: Path | None, saving: Saving, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What all processes must have been given alike, of what a run leaves; the folder's name is rank 0's to give."""
+    folder = None if out is None else "a folder"  # its name may have the time in it
+    return flat({"out": folder, "saving": likeness(saving), "metrics": [*metrics]}, "")
+
+
+def data_on_all(data: Any, source: Feed) -> dict[str, Any]:
+    """What all processes must have been given alike, of data to evaluate on: as far as it is known beforehand."""
+    return flat({**sizes({"data": source}), "the data's array": content(data)}, "")
 
 
 def sizes(feeds: Mapping[str, Feed | None]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Ritual:
     Attributes:
         step: optimizer steps taken; steps that the scaler skipped do not count.
         mean: the mean of the losses since it was last replaced.
+        take_step: the optimizer's step.
         stepping: the optimizer is at work; an error that comes meanwhile leaves weights that are half old, half new.
     """
 
@@ -96,7 +97,7 @@ class Ritual:
         self._groups = 0
         self._collect()
         self.needs_closure = needs_closure(optimizer)
-        self._take_step = quick_step(optimizer)
+        self.take_step = quick_step(optimizer)
         self._in_window = 0  # microbatches whose gradients are in .grad
         self._loss: Tensor | None = None  # the open window's loss so far
         self._counted: Count | None = None  # the open window's count, where losses bring their own
@@ -355,7 +356,7 @@ class Ritual:
         """The optimizer's step; True if the scaler skipped it."""
         if self.scaler is None:
             self.stepping = True
-            self._take_step()
+            self.take_step()
             self.stepping = False
             return False
         before = self.scaler.get_scale()
@@ -422,9 +423,14 @@ def share_of(total: Count, count: Count) -> Ratio:
         >>> share_of(4, 1), share_of(4, torch.tensor(3)).dtype
         (4.0, torch.float64)
     """
-    if not isinstance(count, Tensor):
-        return total / count if isinstance(total, Tensor) or count else math.inf
-    return total / (count if count.device.type == "mps" else count.double())  # which has no float64
+    one = total if isinstance(total, Tensor) else count
+    if not isinstance(one, Tensor):
+        return total / count if count else math.inf
+    dtype = torch.float32 if one.device.type == "mps" else torch.float64  # which has no float64
+    # Not number / tensor, which torch takes as the number times 1 / tensor, an ulp off.
+    return torch.as_tensor(total, dtype=dtype, device=one.device) / torch.as_tensor(
+        count, dtype=dtype, device=one.device
+    )
 
 
 def divide(loss: Tensor, ratio: Count | float) -> Tensor:
@@ -435,7 +441,7 @@ def divide(loss: Tensor, ratio: Count | float) -> Tensor:
         tensor(0.)
     """
     if isinstance(ratio, Tensor):
-        return torch.where(torch.isinf(ratio), 0.0, loss / ratio)
+        return torch.where(torch.isinf(ratio), 0.0, loss / ratio).to(loss.dtype)  # the ratio is in double precision
     return loss / ratio
 
 

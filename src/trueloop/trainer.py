@@ -49,9 +49,10 @@ from trueloop.parallel.alike import begin_alike, check_alike, until_all_end
 from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
 from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
-from trueloop.parallel.gather import Together, whole
+from trueloop.parallel.gather import Together, whole_weights
 from trueloop.parallel.reading import shared_feed
 from trueloop.parallel.reduce import of_the_first
+from trueloop.parallel.ritual import alike_again
 from trueloop.parallel.tally import SharedTally
 from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
@@ -276,7 +277,7 @@ class Trainer:
                 raise ArgumentError(f"observers must be callables of an event, got {observer!r}")
         collect, asked = Collector(), Asked()
         watchers: list[Observer] = [collect]
-        here = World() if self.choices.parallel is None else world()
+        here = self._here
         if progress and here.first:
             from trueloop.observers.progress import Progress  # rich takes 0.1 s to import
 
@@ -313,6 +314,7 @@ class Trainer:
 
             if not here.alone:
                 _ = self.setup  # which the processes make together
+                check_alike(state.keeping_on_all(out, saving, self.choices.metrics))
             by_the_first(go_on, here)
             self._follow()
             self._observers = watchers if saver is None else [*watchers, saver]
@@ -366,9 +368,16 @@ class Trainer:
             >>> bool((first.model.weight == second.model.weight).all())
             True
         """
+        if not self._here.alone:
+            _ = self.setup  # which the processes make together
+        with telling(self._here):
+            by_the_first(lambda: self._seek(folder, step), self._here)
+            self._follow()
+
+    def _seek(self, folder: Path | str, step: int | None = None) -> None:
         found = find(folder, step, self._empty)
         for passed in found.passed:
-            warnings.warn(passed, stacklevel=2)
+            warnings.warn(passed, stacklevel=4)
         self._go_back(found)
 
     def _go_back(self, found: Origin) -> None:
@@ -639,6 +648,7 @@ class Trainer:
             part=self._in_turn,
         )
         with telling(self.setup.world), contextlib.closing(source):
+            self._check_same(data, source)
             batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
             return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
 
@@ -668,6 +678,7 @@ class Trainer:
         if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
             source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
         with telling(self.setup.world), contextlib.closing(source), self.setup.precision.autocast(self.setup.device):
+            self._check_same(data, source)
             batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
             return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
 
@@ -683,6 +694,11 @@ class Trainer:
         """The model with averaged weights, if an average is kept and has begun."""
         averaged = self.setup.averaged
         return None if averaged is None or not averaged.taken else averaged.module
+
+    @property
+    def _here(self) -> World:
+        """This process among those that train together."""
+        return World() if self.choices.parallel is None else world()
 
     @cached_property
     def setup(self) -> Setup:
@@ -880,6 +896,11 @@ class Trainer:
 
         return in_step(batches)
 
+    def _check_same(self, data: Any, source: Feed) -> None:
+        """Data to evaluate on, of which this process takes its part, is the same on all of them."""
+        if not self.setup.world.alone:
+            check_alike(state.data_on_all(data, source))
+
     @property
     def _tally(self) -> type[Tally]:
         return Tally if self.setup.world.alone else SharedTally
@@ -905,7 +926,8 @@ class Trainer:
             return None
         if run is not None and run.latch is not None:
             run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
-        captured = capture(self._parts())
+        with alike_again():  # saved in the body of a loop of the user's own
+            captured = capture(self._parts())
         if not self.setup.is_cut_up:
             return captured
         from trueloop.parallel.shards import in_parts
@@ -926,7 +948,7 @@ class Trainer:
         return Together(
             lambda: self._shards.hold(self._capture()),
             lambda *snapshot: self._shards.take_turn(*snapshot),
-            lambda: whole(dict(self.evaluated_model.state_dict())),
+            lambda: whole_weights(self.evaluated_model),
         )
 
     @cached_property
@@ -942,7 +964,7 @@ class Trainer:
     @property
     def _empty(self) -> Empty | None:
         """Memory for what a checkpoint holds in parts: as the model is cut up, if it is."""
-        if self.choices.parallel is None or world().alone or not self.setup.is_cut_up:
+        if self._here.alone or not self.setup.is_cut_up:
             return None
         from trueloop.parallel.shards import empty
 
@@ -968,26 +990,29 @@ class Trainer:
         found, self._found = self._found, None
         if found is None:
             return None
-        for line in restore(self._parts(), found.trees, weights=fetches):
+        lines = restore(self._parts(), found.trees, weights=fetches)
+        for line in lines if self._here.first else ():
             warnings.warn(f"resumed: {line}", stacklevel=2)
         return (lambda: state.last_act(found, state.generators_of(self.setup))) if fetches else None
 
     def _find(self, resume: Path | str, out: Path | None) -> None:
         """Finds what to go on from; for "auto" there may be nothing yet."""
         if resume != "auto":
-            self.resume(resume)
+            self._seek(resume)
         elif out is None:
             raise ArgumentError("resume='auto' goes on in the run's folder: give out=…")
         elif has_checkpoints(out):
-            self.resume(out)
+            self._seek(out)
         elif out.exists():
             start_over(out)
 
     def _follow(self) -> None:
         """Every process goes on from the checkpoint that rank 0 has found."""
-        here = world() if self.choices.parallel is not None else World()
-        where = of_the_first(None if self._found is None else str(self._found.entry.path)) if not here.alone else None
-        if where is not None and not here.first:
+        if self._here.alone:
+            return
+        own = None if self._found is None else str(self._found.entry.path)
+        where = of_the_first(own)
+        if where is not None and where != own:
             self._go_back(find(where, empty=self._empty, verified=True))
 
     def _forget_observers(self) -> None:

@@ -42,18 +42,27 @@ def said(what, parallel):
     model = nn.Sequential(nn.Linear(4, 8), activation, dropout, nn.Linear(8, 3))
     loss = {"partial": partial(nn.functional.cross_entropy, label_smoothing=0.1), "object": Loss()}.get(
         what, nn.CrossEntropyLoss(label_smoothing=pick("smoothing", 0.0, 0.1)))
-    trainer = tl.Trainer(model, loss, tl.optim.adamw(lr=pick("lr", 1e-3, 2e-3)), parallel=parallel,
+    metrics = {"mean": lambda outputs, targets: outputs.mean()} if pick("metrics", True, False) else {}
+    trainer = tl.Trainer(model, loss, tl.optim.adamw(lr=pick("lr", 1e-3, 2e-3)), parallel=parallel, metrics=metrics,
                          penalty=tl.objective.l2(pick("l2", 0.1, 0.2)),
                          schedule=tl.schedules.warmup_cosine(warmup_steps=pick("schedule", 2, 3)))
     try:
         held_out = pick("val", 10, 9)
-        trainer.fit((x, y), (x[:held_out], y[:held_out]), epochs=1, batch_size=16, seed=1, progress=False)
+        if what == "evaluated":
+            trainer.evaluate((x[pick("evaluated", 0, 9):], y[pick("evaluated", 0, 9):]))
+        if what == "predicted":
+            trainer.predict(x * pick("predicted", 1, 2))
+        out = pick("out", sys.argv[1] + what + parallel, None) if what in ("out", "saving") else None
+        saving = tl.Saving(every_steps=pick("saving", 3, 4)) if out else None
+        trainer.fit((x, y), (x[:held_out], y[:held_out]), epochs=1, batch_size=16, seed=1, progress=False, out=out,
+                    saving=saving)
     except tl.errors.TrueloopError as error:  # of the first to see it, or a PeerError that quotes it
         return str(error)
     return ""
 
 
-cases = ("none partial object data sample activation dropout smoothing lr l2 schedule val").split()
+cases = "none partial object data sample activation dropout smoothing lr l2 schedule val"
+cases = (cases + " out saving metrics evaluated predicted").split()
 found = {(case, parallel): said(case, parallel) for parallel in ("ddp", "fsdp") for case in cases}
 if rank == 0:
     torch.save(found, sys.argv[1])
@@ -72,6 +81,11 @@ def test_what_differs_is_named_before_the_first_step(launch: Launch) -> None:
         "l2": "penalty",
         "schedule": "schedule",
         "val": "the validation data's",
+        "out": "out is a folder on process 0; None on process 1",
+        "saving": "saving every_steps is 3 on process 0; 4 on process 1",
+        "metrics": "metrics is ['mean'] on process 0; [] on process 1",
+        "evaluated": "the data's number of samples is 64 on process 0; 55 on process 1",
+        "predicted": "the data's array 0 checksum is",
     }
     for (case, parallel), said in found.items():
         assert expected[case] in said if case in expected else not said, f"{case}, {parallel}: {said or 'nothing'}"

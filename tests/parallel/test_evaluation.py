@@ -152,6 +152,14 @@ def stops(event):
         return tl.Stop("one has had enough")
 
 
+def stop_all(event):
+    return tl.Stop("all have had enough") if isinstance(event, tl.StepEnded) and event.step == 7 else None
+
+
+def late(event):  # another process's word of the step before comes with this event
+    return tl.Stop("at the end") if rank == 1 and isinstance(event, tl.StepEnded) and event.step == 16 else None
+
+
 draws, again = Draws(), Draws()
 own = {
     "early": run([tl.observers.EarlyStop("loss", patience=2)]),
@@ -159,6 +167,8 @@ own = {
         lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5),
         every="evaluation", metric="loss")),
     "stopped": run([stops]),
+    "all stopped": run([stop_all]),
+    "stopped at an epoch's last step": run([late]),
     "unseeded": run(seed=None),
     "draws": (run(model=draws), torch.stack(draws.masks))[1],
     "again": (run(model=again), torch.stack(again.masks))[1],
@@ -178,7 +188,9 @@ def decided(launch: Launch) -> Any:
     return launch(DECISIONS, 2)
 
 
-@pytest.mark.parametrize("case", ["early", "plateau", "stopped", "unseeded", "dropout"])
+@pytest.mark.parametrize(
+    "case", ["early", "plateau", "stopped", "all stopped", "stopped at an epoch's last step", "unseeded", "dropout"]
+)
 def test_all_decide_alike(decided: Any, case: str) -> None:
     first, second = (dict(own[case]) for own in decided)
     assert torch.equal(first.pop("weights"), second.pop("weights"))
@@ -192,7 +204,18 @@ def test_an_early_stop_and_a_plateau_happen(decided: Any) -> None:
 
 def test_a_stop_of_one_ends_all_after_the_same_step(decided: Any) -> None:
     for own in decided:
-        assert (own["stopped"]["steps"], own["stopped"]["reason"]) == (7, "one has had enough")
+        assert (own["stopped"]["steps"], own["stopped"]["reason"]) == (8, "one has had enough")
+
+
+def test_a_stop_of_all_ends_them_at_once_as_it_ends_one_process(decided: Any) -> None:
+    for own in decided:
+        assert (own["all stopped"]["steps"], own["all stopped"]["reason"]) == (7, "all have had enough")
+
+
+def test_a_stop_at_an_epoch_s_last_step_ends_with_the_epoch(decided: Any) -> None:
+    for own in decided:
+        last = own["stopped at an epoch's last step"]
+        assert (last["steps"], last["reason"]) == (16, "at the end")
 
 
 def test_dropout_is_each_process_s_own_and_the_same_in_another_run(decided: Any) -> None:

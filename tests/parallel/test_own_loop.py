@@ -102,6 +102,15 @@ def branches():
     return weights(model)
 
 
+def compressed():
+    """Gradients in buckets of one weight each, as bf16."""
+    return curve(20, samples=80, parallel=tl.DDP(compress=True, bucket_mb=1e-6))
+
+
+def in_buckets():
+    return curve(20, samples=80, parallel=tl.DDP(bucket_mb=1e-6))
+
+
 def by_hand():
     """Batches that the user cuts: each update weighs the same."""
     trainer = tl.Trainer(model := mlp(), optimizer=tl.optim.sgd(lr=0.1))
@@ -130,6 +139,8 @@ def same():
     yield "two optimizers", gan()
     yield "branches", branches()
     yield "by hand", by_hand()
+    yield "in small buckets", in_buckets()
+    yield "compressed", compressed()
 
 
 found = dict(globals()[which]())
@@ -166,6 +177,7 @@ CASES = [
     "two optimizers",
     "branches",
     "by hand",
+    "in small buckets",
 ]
 
 
@@ -175,6 +187,57 @@ def test_the_weights_are_those_of_one_process(weights: Callable[..., Any], case:
     one, several = weights("same", 1)[case], weights("same", processes)[case]
     assert one.isfinite().all()
     torch.testing.assert_close(several, one, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_that_travel_as_bf16_are_rounded(weights: Callable[..., Any]) -> None:
+    one, several = weights("same", 1)["compressed"], weights("same", 2)["compressed"]
+    assert 1e-6 < float((one - several).abs().max()) < 0.02
+
+
+RESUMED = """
+import os, sys
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+import trueloop as tl
+
+saved, act, parallel, out = sys.argv[1:]
+rank = int(os.environ.get("RANK", 0))
+torch.set_default_dtype(torch.float64)
+generator = torch.Generator().manual_seed(1)
+x, y = torch.randn(101, 8, generator=generator), torch.randint(0, 3, (101,), generator=generator)
+torch.manual_seed(0)
+drops = nn.Dropout(0.1) if "dropout" in act else nn.Identity()
+model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), drops, nn.Linear(16, 3))
+schedule, engine = tl.schedules.cosine(total_steps=18), "ddp" if parallel == "ddp" else tl.FSDP()
+trainer = tl.Trainer(model, optimizer=tl.optim.adamw(lr=0.01), accumulate=2, schedule=schedule,
+                     average=tl.optim.ema(0.9), parallel=engine)
+if "resumed" in act:
+    trainer.resume(out)
+loader = DataLoader(TensorDataset(x, y), batch_size=10, shuffle=True)  # by the global random numbers
+for epoch in trainer.epochs(3):
+    for inputs, targets in trainer.batches(loader):
+        event = trainer.update(functional.cross_entropy(model(inputs), targets))
+        if event is not None and event.step == 9 and "saved" in act:
+            trainer.save(out)
+whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for m in (model, trainer.averaged) for p in m.parameters()]
+if rank == 0:
+    torch.save((trainer.step, torch.cat([p.detach().flatten() for p in whole])), saved)
+"""
+
+
+@pytest.mark.parametrize(("dropout", "processes"), [("", 1), ("", 2), ("", 3), ("with dropout", 2)])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_loop_that_is_saved_on_two_processes_goes_on_along_its_curve(
+    launch: Launch, tmp_path_factory: pytest.TempPathFactory, parallel: str, processes: int, dropout: str
+) -> None:
+    out = tmp_path_factory.mktemp("own") / "run"
+    steps, unbroken = launch(RESUMED, 2, f"saved {dropout}", parallel, str(out))
+    assert steps == 18
+    steps, resumed = launch(RESUMED, processes, f"resumed {dropout}", parallel, str(out))
+    assert steps == 18
+    torch.testing.assert_close(resumed, unbroken, rtol=0.0, atol=0.0 if processes == 2 else 1e-10)
 
 
 BODY = """

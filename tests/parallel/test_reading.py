@@ -96,6 +96,7 @@ def found():
     yield "stream", fitted(Stream(23, by_rank=False), 10)
     yield "stream, loader with workers", fitted(DataLoader(Stream(24, by_rank=False), 10, num_workers=2))
     yield "shards", fitted(Stream(23, by_rank=True), 10)
+    yield "shards, one without any", fitted(Stream(1, by_rank=True), 10)
     yield "shards, loader", fitted(DataLoader(Stream(23, by_rank=True), 5, num_workers=2))
     if size > 1:
         try:
@@ -163,6 +164,14 @@ def test_shards_are_not_cut_once_more(found: Callable[[int], dict[str, Any]], ca
     assert set(counted(two)) == set(counted(one)) == set(map(float, range(23)))
     assert sum(two["samples"]) == sum(one["samples"]) == 23
     assert len(two["outputs"]) == 23
+
+
+def test_a_shard_may_be_empty(found: Callable[[int], dict[str, Any]]) -> None:
+    one, two = (found(processes)["shards, one without any"] for processes in (1, 2))
+    assert one["samples"] == two["samples"] == [1]
+    assert two["weight"] == pytest.approx(one["weight"], rel=1e-6)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert len(two["outputs"]) == 1
 
 
 def test_loaders_that_read_apart_are_told(found: Callable[[int], dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import trueloop as tl
 from trueloop.errors import ArgumentError
-from trueloop.parallel.replicate import DDP, Replicated
+from trueloop.parallel.replicate import synchronise_batchnorm
 
 Launch = Callable[..., Any]
 
@@ -113,7 +113,7 @@ def test_compression_rounds(launch: Launch) -> None:
 def test_batchnorm_over_processes_needs_gpus() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     with pytest.raises(ArgumentError, match="needs a GPU for each process"):
-        Replicated(model, DDP(sync_batchnorm=True))
+        synchronise_batchnorm(model, torch.device("cpu"))
 
 
 def test_a_bucket_has_a_size() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from tests.parallel.conftest import Launch
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ for dtype in (torch.float32, torch.float64):
     torch.set_default_dtype(dtype)
     for name, optimizer in {"sgd": tl.optim.sgd(lr=0.1, momentum=0.9), "adamw": tl.optim.adamw(lr=1e-2)}.items():
         x, y = data(320)
-        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+        model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 13), nn.LayerNorm(13), nn.Linear(13, 10))
         trainer = tl.Trainer(model, nn.CrossEntropyLoss(), optimizer, accumulate=accumulate, parallel="fsdp")
         trainer.fit((x, y), epochs=4, batch_size=32 // accumulate, seed=1, progress=False)
         saved[name, str(dtype)] = weights(model)
@@ -183,12 +184,18 @@ def said(model, loss=nn.CrossEntropyLoss(), optimizer=tl.optim.sgd(lr=0.1), **ho
     except TrueloopError as error:
         return str(error)
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out, self.scale = nn.Linear(8, 3), nn.Parameter(torch.ones(()))
+
 saved["errors"] = [
     said(Bare()),
     said(mlp(), optimizer=tl.optim.lbfgs()),
     said(mlp(), optimizer=lambda model: torch.optim.Rprop(model.parameters())),
     said(mlp(), memory_format="channels_last"),
     said(mlp(), outside),
+    said(Scaled()),
 ]
 if FIRST:
     torch.save(saved, sys.argv[1])
@@ -236,8 +243,47 @@ if FIRST:
 )
 
 
+TIED = (
+    COMMON
+    + """
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(int(sys.argv[3]), 8), nn.Linear(8, int(sys.argv[3]), bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, x):
+        return self.out(self.words(x))
+
+def trainer():
+    torch.manual_seed(0)
+    kept = tl.optim.ema(0.9)
+    return tl.Trainer(Tied(), nn.CrossEntropyLoss(), tl.optim.adamw(lr=1e-2), average=kept, parallel="fsdp")
+
+x = torch.randint(0, int(sys.argv[3]), (64,), generator=torch.Generator().manual_seed(1))
+how = {"steps": 10, "batch_size": 8, "seed": 1, "progress": False}
+first, second = trainer(), trainer()
+first.fit((x, x), **how, out=sys.argv[2], saving=tl.Saving(every_steps=5))
+second.resume(sys.argv[2], step=5)
+second.fit((x, x), **how)
+both = weights(first.model), weights(second.model), second.step
+if FIRST:
+    torch.save(both, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("rows", [pytest.param("31", id="uneven parts"), pytest.param("32", id="even parts")])
+def test_tied_weights_are_written_once_and_gone_on_with(launch: Launch, tmp_path: Path, rows: str) -> None:
+    unbroken, resumed, steps = launch(TIED, 2, str(tmp_path / "run"), rows)
+    assert steps == 10
+    assert torch.equal(resumed, unbroken)
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        assert list(file.keys()) == ["out.weight"]
+
+
 def test_two_processes_have_the_bits_of_one_that_accumulates(launch: Launch) -> None:
-    """Parts that are whole vectors of the processor: torch's fused kernels round what is left over otherwise."""
+    """Parts that are no whole vectors of the processor: torch's fused kernels alone would round what is left over."""
     two, one = launch(BITS, 2, "1"), launch(BITS, 1, "2")
     assert {name: torch.equal(two[name], one[name]) for name in one} == dict.fromkeys(one, True)
     assert len(one) == 4
@@ -276,12 +322,13 @@ def test_a_model_without_memory_begins_alike_however_it_is_cut_up(settings: dict
 
 
 def test_what_cannot_be_cut_up_is_told(settings: dict[str, list[str]]) -> None:
-    bare, lbfgs, rprop, layout, outside = settings["errors"]
+    bare, lbfgs, rprop, layout, outside, lone = settings["errors"]
     assert "a Bare on the meta device has to initialise itself, and has no reset_parameters()" in bare
     assert "torch's LBFGS does not take weights that lie in parts" in lbfgs
     assert "torch's Rprop does not take weights that lie in parts" in rprop
     assert "memory_format='channels_last' does not go with FSDP" in layout
     assert "a weight was used outside of the model's forward pass" in outside
+    assert "scale has none: give it the shape (1,)" in lone
 
 
 def test_saved_on_two_and_gone_on_with_on_one(launch: Launch, tmp_path: Path) -> None:

@@ -60,14 +60,18 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
     data, size = (x, y), 12
     if fault == "samples" and broken: data = (x[:90], y[:90])
     if fault == "fewer": data, size = Batches(x, y, 8 if broken else 9), None
+    if fault == "other batches": data, size = Batches(x, y, 9, turns_at=4 if broken else 9), None
     trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.adamw(lr=0.01), average=tl.optim.ema(0.9),
                          clip_norm=0.5, doctor=False, parallel=parallel, process_timeout=timeout)
     return tl.Recipe(trainer, data, (x, y), epochs=3, batch_size=size, seed=1, observers=[watch])
 
 
 class Batches:
-    def __init__(self, x, y, number): self.x, self.y, self.number = x, y, number
-    def __iter__(self): return iter([(self.x[i : i + 10], self.y[i : i + 10]) for i in range(0, 10 * self.number, 10)])
+    def __init__(self, x, y, number, turns_at=9): self.x, self.y, self.number, self.turns_at = x, y, number, turns_at
+    def __iter__(self):
+        for i in range(self.number):
+            at = 10 * (i if i < self.turns_at else self.number - 1 - i + self.turns_at)
+            yield self.x[at : at + 10], self.y[at : at + 10]
 '''
 
 SCRIPT = """
@@ -93,6 +97,11 @@ def hang_at_rest(module, inputs):
 if way == "train":
     for event in trainer.train(recipe.train, epochs=3, batch_size=12, seed=1): pass
 elif way == "own":
+    for x, y in trainer.batches(recipe.train, batch_size=12): trainer.update(nn.functional.cross_entropy(model(x), y))
+elif way == "evaluating":  # where the other process goes on, to the next loop
+    model.register_forward_pre_hook(hang_at_rest)
+    for x, y in trainer.batches(recipe.train, batch_size=12): trainer.update(nn.functional.cross_entropy(model(x), y))
+    for x, y in trainer.evaluating(recipe.val, batch_size=12): model(x)
     for x, y in trainer.batches(recipe.train, batch_size=12): trainer.update(nn.functional.cross_entropy(model(x), y))
 elif way in ("evaluate", "predict"):
     model.register_forward_pre_hook(hang_at_rest)
@@ -179,8 +188,8 @@ def test_an_exception_at_an_event_leaves_a_run_that_stands_whole(broken: Broken,
     assert ended.codes == [1, 1]
     assert ended.told[0] == ""
     assert "KeyError: 'broken observer'" in ended.told[1]
-    assert saved_steps(tmp_path) == [0, 7]
-    manifest = (tmp_path / "run" / "checkpoints" / "step-00000007" / "manifest.json").read_text()
+    assert saved_steps(tmp_path) == [0, 8], "the others learn of it after the step that follows"
+    manifest = (tmp_path / "run" / "checkpoints" / "step-00000008" / "manifest.json").read_text()
     assert '"exact": null' in manifest
 
 
@@ -222,7 +231,7 @@ def test_a_process_that_hangs_is_named_with_its_line(broken: Broken, parallel: s
     assert "mine.py" in ended.told[1]
 
 
-@pytest.mark.parametrize("way", ["train", "own", "evaluate", "predict"])
+@pytest.mark.parametrize("way", ["train", "own", "evaluating", "evaluate", "predict"])
 def test_a_process_that_hangs_is_named_whatever_the_loop(broken: Broken, way: str) -> None:
     ended = broken("", timeout=4, way=way)
     assert ended.codes == [1, 1]
@@ -279,6 +288,14 @@ def test_fewer_batches_on_one_process_are_found(broken: Broken) -> None:
     told = "".join(ended.told)
     assert ended.codes == [1, 1]
     assert "process 1 is at the end of its batches" in told
+
+
+def test_other_batches_in_the_course_of_an_epoch_are_found(broken: Broken, tmp_path: Path) -> None:
+    ended = broken("other batches")
+    told = "".join(ended.told)
+    assert ended.codes == [1, 1]
+    assert told.count("the data has drifted apart: process 1 reads other batches than the rest") == 1
+    assert saved_steps(tmp_path) == [0]
 
 
 def test_a_process_alone_compares_itself_with_nobody() -> None:
@@ -346,7 +363,7 @@ def curves(launch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory)
 def test_a_run_saved_on_two_processes_goes_on_along_its_curve(curves: Callable[..., Any], processes: int) -> None:
     weights, average, losses = curves(f"from two on {processes}", processes)
     whole, whole_average, whole_losses = curves("unbroken", 2)
-    assert list(losses) == list(range(14, 25))
+    assert list(losses) == list(range(15, 25))
     most = 0.0 if processes == 2 else 1e-10  # the bits, for the same number
     torch.testing.assert_close(weights, whole, rtol=0.0, atol=most)
     torch.testing.assert_close(average, whole_average, rtol=0.0, atol=most)

@@ -99,7 +99,7 @@ def test_killed_at_random_moments_it_ends_with_the_bits_of_the_unbroken_run(
     flags = ["--epochs", "40", "--save-every-steps", "7", *flags]
     told = finish(start("train", "mine.py:recipe", "--out", "whole", *flags, by=by))
     assert (tmp_path / "whole" / "model.safetensors").exists(), told
-    broken = start("train", "mine.py:recipe", "--out", "broken", "--seconds", "0.03", *flags, by=by)
+    broken = start("train", "mine.py:recipe", "--out", "broken", "--seconds", "0.3", *flags, by=by)
     chance, seen, left = random.Random(kills), [0], kills
     while broken.poll() is None and left:
         ranks = ranks_of(broken.pid)

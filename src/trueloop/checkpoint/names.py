@@ -191,6 +191,7 @@ def _goes_in_whole(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether each of its numbers comes back from ``dtype`` as it was."""
     if tensor.dtype == dtype:
         return True
+    tensor = own_part(tensor)
     back = tensor.to(dtype).to(tensor.dtype)
     if _are_equal(back, tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
         return _are_equal(back, tensor)
@@ -201,12 +202,12 @@ def _goes_in_whole(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:
-    """Bit for bit: so a NaN equals itself."""
+    """Bit for bit, so that a NaN equals itself; of tensors in parts, this process's."""
     return torch.equal(_bits(one), _bits(other))
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    return own_part(tensor).contiguous().reshape(-1).view(torch.uint8)
 
 
 def _nearest(misfit: Misfit, candidates: Sequence[Misfit]) -> Misfit | None:

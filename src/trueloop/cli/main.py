@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             from trueloop.parallel.failing import tells
 
-            if not tells(error):
-                return 1
+            if not tells(error):  # whichever process ends first, the launcher ends with its code
+                return BROKEN_OFF if isinstance(error, ProcessError) else 2
         if os.environ.get("TRUELOOP_TRACEBACK") == "1":
             raise
         _show(error)

@@ -1,24 +1,27 @@
 """One run on several processes goes on, stops and fails as one: after each event, they tell each other how it stands.
 
 A process may know what the others do not: an observer of its own replied ``Stop``, a signal reached it, an exception
-came while its event was out. Whoever knew nothing of it learns it here, before the loop goes on, and ends as well.
+came while its event was out. Whoever knew nothing of it learns it here, and ends after the same event.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trueloop.checkpoint.signals import Asked, ending
-from trueloop.errors import PeerError, ProcessError, TrueloopError
+from trueloop.errors import PeerError, Preempted, ProcessError, TrueloopError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, StepEnded, Stop
 from trueloop.loop import Events, Run
 from trueloop.parallel.alike import check_weights
 from trueloop.parallel.failing import is_of_the_network, lost
-from trueloop.parallel.reduce import any_of, gathered
+from trueloop.parallel.reading import ReadByAll
+from trueloop.parallel.reduce import gathered, summing
 from trueloop.parallel.waiting import Standing
-from trueloop.parallel.world import World
+from trueloop.parallel.world import World, world
 
 
 def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int | None = None) -> Events:
-    """The same events; what ends the run on one process ends it on all, after the same step.
+    """The same events; what ends the run on one process ends it on all, after the same step: at most one later.
 
     Args:
         events: a run's, as ``loop.train`` gives them.
@@ -32,12 +35,14 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
         return
     error: BaseException | None = None
     stop: Stop | None = None
+    reply: Stop | None = None  # what this process has met, and the others may not know of yet
+    raised: BaseException | None = None
+    word = _Word()
     while True:
         try:
             event = events.send(stop) if error is None else events.throw(error)
         except StopIteration:
             return
-        reply, error = None, None
         if isinstance(event, RunEnded):
             yield from _ended(events, event, here, asked)
             return
@@ -45,18 +50,47 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
         try:
             if _is_checked(event, check_every):
                 check_weights(run.ritual.model, event.step)
-            reply = yield event
+                if isinstance(run.feed, ReadByAll):
+                    run.feed.check_alike(event.step)
+            reply = (yield event) or reply
         except GeneratorExit:
             events.close()
             raise
-        except BaseException as raised:
-            error = raised
+        except BaseException as one:
+            raised = raised or one
         try:
-            if any(any_of([reply is not None, asked.signal is not None, error is not None], Standing.at)):
-                stop, error = _same(reply, asked, error)
+            met = reply is not None or raised is not None or asked.signal is not None
+            if word.has_reached_all(met, waits=not isinstance(event, StepEnded)):
+                stop, error = _same(reply, asked, raised)
                 asked.stands_whole = True
         except RuntimeError as unreachable:  # another process is gone; the event is over, and this one stands whole
-            error, asked.stands_whole = error or unreachable, True
+            if isinstance(raised, Preempted):  # by torchrun, which ends the others when one is gone: it is no request
+                raised, asked.signal = None, None
+            error, asked.stands_whole = raised or unreachable, True
+
+
+class _Word:
+    """What processes know of each other after an event: whether one of them has met something that ends the run.
+
+    After a step nobody waits for it: it is known after the next event. So what one process alone has met ends them all
+    one step later; what all have met ends them at once, since each that has met something does wait.
+    """
+
+    def __init__(self) -> None:
+        self._before: Callable[[], list[float]] | None = None
+
+    def has_reached_all(self, met: bool, *, waits: bool) -> bool:
+        """Whether every process knows that one of them has met something; it is the same on all of them.
+
+        Args:
+            met: whether this one has.
+            waits: whether all of them wait for each other at this event.
+        """
+        if self._before is not None and self._before()[0]:
+            return True
+        told = summing([met], Standing.at)
+        self._before = None if waits else told
+        return told()[0] >= (1 if waits else world().size) if waits or met else False
 
 
 def _ended(events: Events, event: RunEnded, here: World, asked: Asked) -> Events:

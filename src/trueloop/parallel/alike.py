@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,12 +17,12 @@ from trueloop.parallel.world import world
 T = TypeVar("T")
 
 
-def check_alike(settings: Mapping[str, Any], model: nn.Module) -> None:
+def check_alike(settings: Mapping[str, Any], model: nn.Module | None = None) -> None:
     """Raises, on every process, where one of them is to train something else.
 
     Args:
         settings: what the run was asked for, in plain values, by the names that an error calls them.
-        model: the one that is trained.
+        model: the one that is trained: the shapes of its weights are compared as well.
 
     Raises:
         ArgumentError: with the processes and what differs.
@@ -32,12 +32,13 @@ def check_alike(settings: Mapping[str, Any], model: nn.Module) -> None:
     """
     if world().alone:
         return
-    weights = {f"the weight {name}": f"{p.dtype} {tuple(p.shape)}" for name, p in model.named_parameters()}
+    named = () if model is None else model.named_parameters()
+    weights = {f"the weight {name}": f"{p.dtype} {tuple(p.shape)}" for name, p in named}
     every = gathered({**settings, **weights})
     for name in dict.fromkeys(name for one in every for name in one):
         values = [one.get(name, "missing") for one in every]
         if any(repr(value) != repr(values[0]) for value in values):
-            few = "; ".join(f"{value} on {_processes(ranks)}" for value, ranks in _by_value(values))
+            few = "; ".join(f"{value} on {processes_in_words(ranks)}" for value, ranks in _by_value(values))
             raise ArgumentError(
                 f"all processes must be given the same model, data and settings, and each takes its part by itself; "
                 f"{name} is {few}"
@@ -102,9 +103,9 @@ def check_weights(model: nn.Module, step: int) -> None:
     most = groups[0][1]
     strange = [rank for _, ranks in groups[1:] for rank in ranks]
     who = (
-        f"those of {_processes(strange)} are not those of {_processes(most)}"
+        f"those of {processes_in_words(strange)} are not those of {processes_in_words(most)}"
         if len(most) > len(groups[1][1])
-        else f"{_processes(sorted(most + strange))} differ"
+        else f"{processes_in_words(sorted(most + strange))} differ"
     )
     raise ProcessError(
         f"the weights have drifted apart: {who}, first in {own[at][0]}; something changes them on one process alone "
@@ -130,10 +131,11 @@ def _by_value(values: list[Any]) -> list[tuple[Any, list[int]]]:
     ]
 
 
-def _processes(ranks: list[int]) -> str:
-    """
+def processes_in_words(ranks: Sequence[int]) -> str:
+    """Those of these ranks, as an error names them; of many the first eight.
+
     Example:
-        >>> _processes([1]), _processes([0, 2])
+        >>> processes_in_words([1]), processes_in_words([0, 2])
         ('process 1', 'processes 0 and 2')
     """
     if len(ranks) == 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from trueloop.checkpoint.signals import Asked
 from trueloop.events import RunEnded, Stop
@@ -41,6 +41,20 @@ def whole(tree: Any) -> Any:
     if isinstance(tree, list) or type(tree) is tuple:
         return type(tree)(whole(value) for value in tree)
     return tree
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict with whole tensors on rank 0, as ``whole`` gathers them; tied weights are one tensor.
+
+    Example:
+        >>> list(whole_weights(nn.Linear(2, 1)))
+        ['weight', 'bias']
+    """
+    state = model.state_dict()
+    named: dict[nn.Parameter, str] = {}
+    first = {name: named.setdefault(one, name) for name, one in model.named_parameters(remove_duplicate=False)}
+    found = whole({name: tensor for name, tensor in state.items() if first.get(name, name) == name})
+    return {name: found[first.get(name, name)] for name in state}
 
 
 class Together:

@@ -59,7 +59,7 @@ def likeness(value: Any, depth: int = _DEEPEST) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def content(data: Any) -> list[Any]:
+def content(data: Any) -> list[dict[str, Any]]:
     """Of each array of samples that a data set holds in memory: shape, dtype and a checksum.
 
     Args:
@@ -76,7 +76,10 @@ def content(data: Any) -> list[Any]:
     arrays = [leaf for leaf in islice(leaves(held), _MOST) if isinstance(leaf, (Tensor, np.ndarray))]
     if isinstance(of, Dataset):
         arrays = [one for one in arrays if one.ndim and len(one) == len(of)]  # type: ignore[arg-type]
-    return [[tuple(one.shape), str(one.dtype).removeprefix("torch."), _checksum(one)] for one in arrays]
+    return [
+        {"shape": tuple(one.shape), "dtype": str(one.dtype).removeprefix("torch."), "checksum": _checksum(one)}
+        for one in arrays
+    ]
 
 
 def flat(tree: Any, name: str) -> dict[str, Any]:

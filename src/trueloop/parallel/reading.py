@@ -22,7 +22,8 @@ from trueloop.data.device import batch_length
 from trueloop.data.feed import Feed, feed
 from trueloop.data.nested import leaves
 from trueloop.data.part import WHOLE, Part, cut, sliced
-from trueloop.errors import ArgumentError, DataError
+from trueloop.errors import ArgumentError, DataError, ProcessError
+from trueloop.parallel.alike import processes_in_words
 from trueloop.parallel.likeness import checksum
 from trueloop.parallel.reduce import gathered
 
@@ -58,7 +59,10 @@ def shared_feed(data: Any, *, batch_size: int | None, part: Part = WHOLE, **how:
                 f"the {type(sampler).__name__} must be for process {part.rank} of {part.of}, got rank={sampler.rank}, "
                 f"num_replicas={sampler.num_replicas}; leave both out, or the sampler: trueloop shares batches out"
             )
-        return ReadByAll(feed(data, **how), part, "a part on each")
+        shared = ReadByAll(feed(data, **how), part, "a part on each")
+        if (twice := getattr(sampler, "total_size", 0) - len(data.dataset)) > 0:
+            shared.reason += f", and {twice} of the samples twice, so that all have as many (without it none would be)"
+        return shared
     dataset = data.dataset if isinstance(data, DataLoader) else data
     is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
     return ReadByAll(feed(data, **how), part, "a stream" if is_stream else "the same on all", batch_size)
@@ -84,6 +88,7 @@ class ReadByAll:
         self.batch_size = None if read.batch_size is None else read.batch_size * times
         self.batches, self.shuffled, self.resumes = read.batches, read.shuffled, read.resumes
         self._splits = 1 if batch_size is None else part.of  # of a batch that is read of a shard
+        self._whole: list[Any] = []  # the batch that was read last, where it is to be the same on all
         by_whom = f"each of {part.of} processes reads all of it, and keeps its part of each batch"
         if kind == "a stream":
             by_whom += " (or what it reads, where the stream gives each process a shard)"
@@ -101,8 +106,33 @@ class ReadByAll:
             return self._read.epoch(number, start)
         return self._batches(self._read.epoch(number, start // self._splits), number, start)
 
+    def check_alike(self, step: int) -> None:
+        """Raises, on every process, if the batch that they have read last, to take their parts of it, is not the same.
+
+        Args:
+            step: that they stand at.
+
+        Raises:
+            ProcessError: with the processes that read something else than most.
+        """
+        if not self._whole:
+            return
+        every = _sums_on_all(self._whole)
+        if _are_alike(every):
+            return
+        most = max(every, key=every.count)
+        strange = tuple(rank for rank, one in enumerate(every) if one != most)
+        who = f"{processes_in_words(strange)} {'reads' if len(strange) == 1 else 'read'}"
+        raise ProcessError(
+            f"the data has drifted apart: {who} other batches than the rest, so that samples are left out or repeated; "
+            "the loader draws by a generator that is not the same on all, or changes on one process alone",
+            step=step,
+            ranks=strange,
+        )
+
     def close(self) -> None:
         """Ends what is read."""
+        self._whole = []
         self._read.close()
 
     def state(self) -> dict[str, Any]:
@@ -114,23 +144,34 @@ class ReadByAll:
         self._read.load_state(state)
 
     def _batches(self, batches: Iterator[Any], number: int, start: int) -> Iterator[Any]:
-        first = list(islice(batches, 1))
-        if self._is_shared_out(first):
+        self._whole = []
+        first, none = [], None
+        try:
+            first = list(islice(batches, 1))
+        except DataError as error:  # of a stream that is empty: it may be a shard, and others have samples
+            none = error
+        is_shared_out = self._is_shared_out(first)
+        if none is not None and not is_shared_out:
+            raise none
+        if is_shared_out:
             pieces = islice(_pieces(chain(first, batches), self._splits), start % self._splits, None)
             yield from pieces if self._part.in_turn else _until_none_has_more(pieces)
         elif start // self._splits != start:
-            yield from sliced(self._read.epoch(number, start), self._part)
+            yield from sliced(self._noted(self._read.epoch(number, start)), self._part)
         else:
-            yield from sliced(chain(first, batches), self._part)
+            yield from sliced(self._noted(chain(first, batches)), self._part)
+
+    def _noted(self, batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._whole = [batch]
+            yield batch
 
     def _is_shared_out(self, first: list[Any]) -> bool:
-        every = gathered([_sum_of(leaf) for leaf in leaves(first)])
-        if all(one == every[0] for one in every):
-            return False
+        every = _sums_on_all(first)
         if self._kind == "a stream":
-            return True
-        if len({len(one) for one in every}) == 1 and any(len(set(column)) == 1 for column in zip(*every, strict=True)):
-            return False  # the same labels: what differs is what the dataset draws by a generator of its own
+            return any(one != every[0] for one in every)
+        if _are_alike(every):
+            return False
         raise DataError(
             "every process must read the same batches, of which it takes its part, but the loader gives each process "
             "others; give its generator and sampler the same seed everywhere, or use a "
@@ -180,6 +221,19 @@ def _until_none_has_more(batches: Iterator[Any]) -> Iterator[Any]:
     from trueloop.parallel.shard import in_step  # DTensor takes 0.5 s to import
 
     return in_step(batches)
+
+
+def _sums_on_all(batches: list[Any]) -> list[list[int]]:
+    """Of each process, a checksum of each leaf."""
+    return gathered([_sum_of(leaf) for leaf in leaves(batches)])
+
+
+def _are_alike(every: list[list[int]]) -> bool:
+    """Whether they have read the same; or the same labels: the dataset draws the rest by a generator of its own."""
+    same_length = len({len(one) for one in every}) == 1
+    return all(one == every[0] for one in every) or (
+        same_length and any(len(set(column)) == 1 for column in zip(*every, strict=True))
+    )
 
 
 def _sum_of(leaf: Any) -> int:

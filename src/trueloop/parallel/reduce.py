@@ -5,7 +5,7 @@ What is on the CPU goes by gloo and waits for no device; what is on a device sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -65,46 +65,75 @@ def summing(values: Sequence[float], at: str = "in a step") -> Callable[[], list
     return sums
 
 
-def summed_tensor(value: Tensor) -> Tensor:
-    """A tensor's sum over the processes, where it is; the tensor itself stays as it was.
+def summing_tensor(value: Tensor) -> Callable[[], Tensor]:
+    """A tensor's sum over the processes, in double precision and where it is: begun now, as ``summing`` is.
+
+    Double, since one of them may have it in another precision than the others: of what counts for nothing.
 
     Example:
-        >>> summed_tensor(torch.ones(2))
-        tensor([1., 1.])
+        >>> summing_tensor(torch.ones(2))()
+        tensor([1., 1.], dtype=torch.float64)
     """
-    total = value.detach().clone()
-    if not world().alone:
-        distributed.all_reduce(total)
-    return total
+    total = value.detach().to(torch.float64, copy=True)
+    if world().alone:
+        return lambda: total
+    work = distributed.all_reduce(total, async_op=True)
+    assert work is not None, "the process group is this process's"
+
+    def sums() -> Tensor:
+        work.wait()
+        return total
+
+    return sums
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Makes each gradient the sum of all processes', in one exchange for all of a kind.
+def sum_gradients(parameters: Sequence[nn.Parameter], *, bucket_mb: float = 25.0, compress: bool = False) -> None:
+    """Makes each gradient the sum of all processes'.
 
     A parameter that has none here, and has one on another process, gets that one; one that has none anywhere keeps
     none.
+
+    Args:
+        parameters: the same on every process; what is frozen is left alone.
+        bucket_mb: so much travels, and is copied, in one exchange.
+        compress: they travel as bf16.
 
     Example:
         >>> weight = nn.Parameter(torch.zeros(1))
         >>> sum_gradients([weight]); weight.grad is None
         True
     """
-    if world().alone:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if world().alone or not trained:
         return
+    anywhere = torch.tensor([float(parameter.grad is not None) for parameter in trained])
+    distributed.all_reduce(anywhere)
+    given = [parameter for parameter, is_there in zip(trained, anywhere.tolist(), strict=True) if is_there]
+    for bucket in _buckets(given, bucket_mb * 2**20):
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        sent = flat.to(torch.bfloat16) if compress else flat
+        distributed.all_reduce(sent)
+        totals = torch.split(sent, [part.numel() for part in parts])
+        for parameter, part, total in zip(bucket, parts, totals, strict=True):
+            parameter.grad = part.copy_(total.view(part.shape))
+
+
+def _buckets(parameters: Sequence[nn.Parameter], size: float) -> Iterator[list[nn.Parameter]]:
+    """Those of a kind together, so many bytes at a time and one at least."""
     kinds: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
     for parameter in parameters:
-        if parameter.requires_grad:
-            kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+        kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     for alike in kinds.values():
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
-        flat = torch.cat([part.reshape(-1) for part in parts])
-        distributed.all_reduce(flat)
-        totals = torch.split(flat, [part.numel() for part in parts])
-        anywhere = torch.tensor([float(parameter.grad is not None) for parameter in alike])
-        distributed.all_reduce(anywhere)
-        for parameter, part, total, is_there in zip(alike, parts, totals, anywhere.tolist(), strict=True):
-            if is_there:
-                parameter.grad = part.copy_(total.view(part.shape))
+        bucket: list[nn.Parameter] = []
+        held = 0
+        for parameter in alike:
+            if bucket and held + parameter.nbytes > size:
+                yield bucket
+                bucket, held = [], 0
+            bucket.append(parameter)
+            held += parameter.nbytes
+        yield bucket
 
 
 def gathered(value: Any) -> list[Any]:
@@ -134,20 +163,6 @@ def of_the_first(value: Any) -> Any:
     values = [value]
     distributed.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def any_of(flags: Sequence[bool], at: str = "in a step") -> list[bool]:
-    """Of each flag, whether it is set on any process.
-
-    Args:
-        flags: four at most.
-        at: as for ``summed``.
-
-    Example:
-        >>> any_of([True, False])
-        [True, False]
-    """
-    return [total > 0 for total in summed([float(flag) for flag in flags], at)]
 
 
 def is_same(value: Tensor) -> bool:

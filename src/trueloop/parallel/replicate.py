@@ -18,11 +18,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trueloop.errors import ArgumentError
 from trueloop.objective import Batch, Computed, Objective
+from trueloop.parallel.reduce import summing_tensor
 
 
 @dataclass(frozen=True)
 class DDP:
     """How gradients travel; all of it torch's.
+
+    In a loop of your own they are summed when a window's last ``update`` is called: there any parameter may be unused
+    in any step, and ``find_unused`` and ``static_graph`` say nothing.
 
     Args:
         bucket_mb: gradients travel in buckets of this size, the first while backward goes on.
@@ -57,16 +61,11 @@ class Replicated:
     Args:
         model: the same on every process; rank 0's weights are taken.
         how: see ``DDP``.
-
-    Raises:
-        ArgumentError: BatchNorm is to be taken over processes that have no GPUs.
     """
 
     def __init__(self, model: nn.Module, how: DDP) -> None:
         self._model, self._how = model, how
         self._device = next(model.parameters()).device
-        if how.sync_batchnorm:
-            _synchronise_batchnorm(model, self._device)
         self._parameters = list(model.parameters())
         self._sent = True  # the gradients of all parameters, in this backward pass
         self._wrap()
@@ -94,6 +93,10 @@ class Replicated:
             loss.register_hook(self._begin)  # type: ignore[no-untyped-call]
         return told[0] if loss is told[0].loss else replace(told[0], loss=loss)
 
+    def send(self, loss: Tensor) -> Callable[[], Tensor]:
+        """Begins to sum a window's loss, before its last backward pass: it travels with the gradients, if exactly."""
+        return summing_tensor(loss) if self._how.compress else self._called.carry(loss)
+
     def sent(self, *, is_last: bool) -> None:
         """A bucket is on its way; they go in their order."""
         self._sent = is_last
@@ -105,8 +108,9 @@ class Replicated:
 
     def _wrap(self) -> None:
         self._wanted = [parameter.requires_grad for parameter in self._parameters]
+        self._called = _Called(self._model)
         self._ddp = DistributedDataParallel(
-            _Called(self._model),
+            self._called,
             device_ids=[self._device] if self._device.type == "cuda" else None,
             bucket_cap_mb=self._how.bucket_mb,
             find_unused_parameters=self._how.find_unused,
@@ -114,6 +118,8 @@ class Replicated:
             gradient_as_bucket_view=True,  # no second copy of them
         )
         self._ddp.register_comm_hook(self, _summed)
+        for wrapper in (self._ddp, self._called):
+            vars(wrapper)["_trueloop_wraps"] = True  # the doctor is to hear the model alone
 
     def _begin(self, gradient: Tensor) -> None:
         torch.autograd.Variable._execution_engine.queue_callback(self._end)
@@ -132,15 +138,64 @@ class Replicated:
         )
 
 
+def synchronise_batchnorm(model: nn.Module, device: torch.device) -> None:
+    """Has BatchNorm take its statistics over all processes' samples: its modules are replaced by torch's that do.
+
+    Raises:
+        ArgumentError: the processes have no GPUs.
+
+    Example:
+        >>> synchronise_batchnorm(nn.Linear(2, 1), torch.device("cpu"))
+    """
+    if device.type == "cpu" and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ArgumentError(
+            "sync_batchnorm=True needs a GPU for each process, says torch, and the model is on the CPU; leave it out: "
+            "each process then normalises by its own samples, and rank 0's running statistics are kept"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+
+
 class _Called(nn.Module):
-    """What DDP wraps: the model's parameters, and a forward pass that is whatever it is given."""
+    """What DDP wraps: the model's parameters, and a forward pass that is whatever it is given.
+
+    One parameter more has the loss for its gradient. So DDP sums it with those of the model, in the bucket that leaves
+    first: an exchange of its own would be a third of what trueloop adds to a step (docs/log.md).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        first = next(model.parameters())
+        dtype = torch.float64 if first.dtype is torch.float64 else torch.float32
+        self.carries = nn.Parameter(torch.zeros((), dtype=dtype, device=first.device))
+        self.loss: Tensor | None = None
 
     def forward(self, compute: Callable[[], Tensor]) -> Tensor:
-        return compute()
+        self.loss = None
+        loss = compute()
+        return _Carried.apply(loss, self.carries, self) if loss.requires_grad else loss  # type: ignore[no-untyped-call]
+
+    def carry(self, loss: Tensor) -> Callable[[], Tensor]:
+        self.loss, self.carries.grad = loss.detach().to(self.carries.dtype), None
+
+        def total() -> Tensor:
+            assert self.carries.grad is not None, "backward is over"
+            return self.carries.grad.clone()  # it lies in the bucket, which the next step fills
+
+        return total
+
+
+class _Carried(torch.autograd.Function):
+    """A loss as it is, on whose way back another one's value is taken along as a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, carries: Tensor, called: _Called) -> Tensor:
+        ctx.called = called
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        return gradient, ctx.called.loss, None
 
 
 def _summed(of: Replicated, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
@@ -157,12 +212,3 @@ def _summed(of: Replicated, bucket: distributed.GradBucket) -> torch.futures.Fut
 
     future: torch.futures.Future[Tensor] = work.get_future().then(back)
     return future
-
-
-def _synchronise_batchnorm(model: nn.Module, device: torch.device) -> None:
-    if device.type == "cpu" and any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise ArgumentError(
-            "sync_batchnorm=True needs a GPU for each process, says torch, and the model is on the CPU; leave it out: "
-            "each process then normalises by its own samples, and rank 0's running statistics are kept"
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, nn
 
 from trueloop.data.cursor import derive
 from trueloop.data.device import batch_length
@@ -21,7 +21,7 @@ from trueloop.data.part import Idle
 from trueloop.errors import PeerError
 from trueloop.finite import NotFinite
 from trueloop.objective import Batch, Computed, Count, Objective
-from trueloop.parallel.reduce import sum_gradients, summed, summed_tensor, summing
+from trueloop.parallel.reduce import sum_gradients, summed, summing, summing_tensor
 from trueloop.parallel.world import world
 from trueloop.step import COUNTED, Ratio, Ritual, share_of
 
@@ -33,6 +33,9 @@ class Engine(Protocol):
 
     def compute(self, objective: Objective, batch: Batch, *, last: bool) -> Computed:
         """Forward pass and loss of one microbatch, the last of its window or not."""
+
+    def send(self, loss: Tensor) -> Callable[[], Tensor]:
+        """Begins to sum a window's loss over the processes, before its last backward pass; to be asked for after it."""
 
 
 class SharedRitual(Ritual):
@@ -49,9 +52,10 @@ class SharedRitual(Ritual):
     def __init__(self, engine: Engine | None, seed: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._engine, self._seed = engine, seed
+        self._sum: Callable[[Sequence[nn.Parameter]], None] = sum_gradients
         self._is_whole = False
         self._check, self.guard = self.guard, self._send  # of the loss of all: they raise together
-        self._sent: tuple[Tensor, distributed.Work] | None = None
+        self._sent: Callable[[], Tensor] | None = None
         self._is_last = False
         self._total: Count = 0
         self._all_samples = 0
@@ -85,22 +89,16 @@ class SharedRitual(Ritual):
     def _send(self, part: Tensor) -> None:
         """A window's loss travels during its last backward pass."""
         if self._is_last:
-            loss = _as_sent(part if self._loss is None else self._loss + part)
-            work = distributed.all_reduce(loss, async_op=True)
-            assert work is not None, "the process group is this process's"
-            self._sent, self._is_last = (loss, work), False
+            assert self._engine is not None, "a loop of the user's own makes its backward passes itself"
+            self._sent = self._engine.send(part if self._loss is None else self._loss + part)
+            self._is_last = False
 
     def _close(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         assert self._loss is not None, "a window was closed before it was opened"
         if self._left:
-            sum_gradients(self._left)
+            self._sum(self._left)
         own = self._loss
-        if self._sent is None:
-            total = summed_tensor(_as_sent(own))
-        else:
-            total, work = self._sent
-            work.wait()
-        self._loss = total.to(own.dtype)
+        self._loss = (self._sent or summing_tensor(own))().to(own.dtype)
         if self._counted is not None:
             self._counted = self._total = _totals(self._counted, 0)()[0]
         try:
@@ -121,12 +119,14 @@ class OwnRitual(SharedRitual):
     Those of a model that is cut up (FSDP) have been summed by then, in the backward pass.
 
     Args:
+        sums: gives parameters the gradients of all processes.
         *args: as for ``SharedRitual``, without the engine and the seed.
         **kwargs: the same.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, sums: Callable[[Sequence[nn.Parameter]], None], *args: Any, **kwargs: Any) -> None:
         super().__init__(None, 0, *args, **kwargs)
+        self._sum = sums
         self._own_count: Count = 0
 
     def _collect(self) -> None:
@@ -157,11 +157,6 @@ NOTHING = torch.tensor(math.inf)
 """The ratio of what counts for nothing: a tensor, as the other processes' counts may be."""
 
 
-def _as_sent(loss: Tensor) -> Tensor:
-    """A loss as all processes send it: one that counts for nothing may be of another dtype than theirs."""
-    return loss.to(torch.float64, copy=True)
-
-
 @contextlib.contextmanager
 def own_draws(*parts: int) -> Iterator[None]:
     """Inside, what is drawn from torch's generators is this process's own: a function of the parts and its rank.
@@ -179,18 +174,49 @@ def own_draws(*parts: int) -> Iterator[None]:
     before = [generator.get_state() for generator in generators]
     for generator in generators:  # torch.manual_seed would format a traceback each time: 0.3 ms
         generator.manual_seed(derive(*parts, world().rank, _DROPOUT))
+    _around.append((generators, before))
     try:
         yield
     finally:
-        for generator, state in zip(generators, before, strict=True):
-            generator.set_state(state)
+        _around.pop()
+        _set(generators, before)
+
+
+@contextlib.contextmanager
+def alike_again() -> Iterator[None]:
+    """Within ``own_draws``, all processes draw alike in this block: what a checkpoint keeps is that.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with own_draws(1, 2), alike_again(): bool((torch.get_rng_state() == before).all())
+        True
+    """
+    if not _around:
+        yield
+        return
+    generators, outer = _around[-1]
+    own = [generator.get_state() for generator in generators]
+    _set(generators, outer)
+    try:
+        yield
+    finally:
+        _set(generators, own)
+
+
+_around: list[tuple[list[torch.Generator], list[Tensor]]] = []
+"""Around each block of ``own_draws`` that goes on: what all processes draw from, and where they stand."""
+
+
+def _set(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
 
 
 def _totals(count: Count, samples: int) -> Callable[[], tuple[Count, int]]:
     """What a window counts, and its samples, over all processes: begun now. A count on a device stays there."""
     if isinstance(count, Tensor) and count.device.type != "cpu":
-        on_device, number = summed_tensor(count.double()), summing([samples])
-        return lambda: (on_device, int(number()[0]))
+        on_device, number = summing_tensor(count), summing([samples])
+        return lambda: (on_device(), int(number()[0]))
     both = summing([float(count), samples])
 
     def totals() -> tuple[Any, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from trueloop.data.cursor import derive
 from trueloop.data.part import Idle
 from trueloop.errors import ArgumentError
 from trueloop.objective import Batch, Computed, Objective
-from trueloop.parallel.reduce import of_the_first, summed
+from trueloop.parallel.reduce import of_the_first, summed, summing_tensor
 from trueloop.parallel.ritual import SharedRitual
 from trueloop.parallel.units import FSDP, units_of
 from trueloop.parallel.world import world
@@ -54,9 +54,14 @@ def shard(model: nn.Module, how: FSDP, device: torch.device, *, copies: bool = F
         copies: whether ``copy.deepcopy`` of it is to work, as averages of weights need it.
 
     Raises:
-        ArgumentError: a module on the meta device cannot initialise itself.
+        ArgumentError: a module on the meta device cannot initialise itself; a parameter is a lone number.
         UnknownNameError: no module is of a class to wrap.
     """
+    if lone := next((name for name, parameter in model.named_parameters() if not parameter.ndim), None):
+        raise ArgumentError(
+            f"FSDP cuts weights by their first dimension, and {lone} has none: give it the shape (1,), or train with "
+            "parallel='ddp'"
+        )
     units = _cuts(model, how)
     mesh = init_device_mesh(device.type, (world().size,))
     bare = _without_memory(model) if copies else None
@@ -108,6 +113,10 @@ class Sharded:
                     "(FSDP); call the model itself in the loss, and use its weights in forward() alone"
                 ) from error
             raise
+
+    def send(self, loss: Tensor) -> Callable[[], Tensor]:
+        """Begins to sum a window's loss."""
+        return summing_tensor(loss)
 
 
 class ShardedRitual(SharedRitual):

@@ -16,9 +16,8 @@ from trueloop.errors import ArgumentError, UnknownNameError
 class FSDP:
     """How a model is cut up; all of it torch's.
 
-    The curve is one process's, to rounding; and to the bit where the parts of weights are whole vectors of the
-    processor, since torch's fused optimizers round what is left over otherwise. Muon, which computes in bf16, is apart
-    by as much. LBFGS and Adafactor do not take weights in parts.
+    The curve is one process's, to rounding. Muon, which computes in bf16, is apart by as much. LBFGS, Rprop and
+    Adafactor do not take weights in parts.
 
     Args:
         wrap: what is gathered and freed as one unit: modules of these classes (or of classes of these names); or each

@@ -80,6 +80,9 @@ def claim(here: World, failure: Failure) -> Failure:
     except RuntimeError:  # the store has gone with its process
         return failure
     by, text, hangs = json.loads(told)
+    if by == failure.by:
+        for rank in failure.hangs:  # it may be in a loop of its own still that the others have left
+            _store().set(_hanging(rank), "")
     return Failure(by, text, tuple(hangs))
 
 
@@ -100,12 +103,12 @@ def places_of_all(here: World, own: str) -> list[str]:
         own: its place.
     """
     store, places = _store(), ["elsewhere"] * here.size
-    store.set(f"{_key(here.rank)}/place", own)
+    store.set(f"{_key(here.rank)}/place/{Standing.runs}", own)
     until = time.monotonic() + PATIENCE_SECONDS
     left = set(range(here.size))
     while left and time.monotonic() < until:
-        for rank in [rank for rank in left if store.check([f"{_key(rank)}/place"])]:
-            places[rank] = store.get(f"{_key(rank)}/place").decode()
+        for rank in [rank for rank in left if store.check([f"{_key(rank)}/place/{Standing.runs}"])]:
+            places[rank] = store.get(f"{_key(rank)}/place/{Standing.runs}").decode()
             left.remove(rank)
         time.sleep(0.05)
     return places
@@ -168,7 +171,7 @@ class _Beats(threading.Thread):
             beat += 1
             try:
                 self._store.set(_key(self._here.rank), json.dumps({"beat": beat, **self._word()}))
-                failed = self._store.check([_failed()])
+                failed = self._store.check([_failed()]) or self._hangs()
             except RuntimeError:  # the store's process is gone
                 failed = True
             if failed and self._failed_at is None:
@@ -188,11 +191,14 @@ class _Beats(threading.Thread):
         where, waits = _where(self._watched)
         return {"pid": os.getpid(), "host": socket.gethostname(), "at": Standing.at, "where": where, "waits": waits}
 
+    def _hangs(self) -> bool:
+        """Whether another process has named this one."""
+        return bool(self._store.check([_hanging(self._here.rank)]))
+
     def _end_if_hanging(self, seconds: float) -> None:
-        failure = None
-        with contextlib.suppress(RuntimeError, ValueError):
-            failure = Failure(*json.loads(self._store.get(_failed())))
-        named = failure is not None and self._here.rank in failure.hangs
+        named = False
+        with contextlib.suppress(RuntimeError):
+            named = self._hangs()
         if not named and seconds < GRACE_SECONDS:
             return
         print(f"process {self._here.rank} of {self._here.size} does not go on; all its threads:", file=sys.stderr)
@@ -263,11 +269,19 @@ def _failed() -> str:
 
 
 def _key(rank: int) -> str:
-    return f"trueloop/word/{_run()}/{rank}"
+    return f"trueloop/word/{_start()}/{rank}"
+
+
+def _hanging(rank: int) -> str:
+    return f"trueloop/hangs/{_start()}/{rank}"
 
 
 def _run() -> str:
-    return f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{Standing.runs}"
+    return f"{_start()}/{Standing.runs}"
+
+
+def _start() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _store() -> Any:
