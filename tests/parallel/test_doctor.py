@@ -126,6 +126,18 @@ WRONG = {
         RIGHT | {"setup": SAMPLER + PART + WRAPPED, "evaluation": OF_ITS_PART.format(together="")},
         "metric-of-one-process",
     ),
+    "a metric of rank 0's part, the rank by a letter": (
+        RIGHT
+        | {
+            "setup": "r, w = dist.get_rank(), dist.get_world_size()\n" + SAMPLER + PART + WRAPPED,
+            "evaluation": OF_ITS_PART.format(together="").replace("rank == 0", "r == 0"),
+        },
+        "metric-of-one-process",
+    ),
+    "never wrapped, with a metric of all": (
+        RIGHT | {"setup": ALONE + PART, "evaluation": OF_ITS_PART.format(together=COUNTED)},
+        "weights-drift-apart",
+    ),
     "never wrapped": (RIGHT | {"setup": ALONE}, "weights-drift-apart"),
     "around the wrapping": (
         RIGHT | {"backward": BACKWARD.replace("model(a)", "model.module(a)")},

@@ -1,4 +1,4 @@
-"""The doctor in ``fit`` under FSDP: it reads this process's part of the weights, and never asks another process."""
+"""The doctor in ``fit`` on several processes: it hears what is this process's, and never asks another one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ RIGHT = {
     "accumulated": {"accumulate": 2, "clip_norm": 0.5},
     "averaged": {"average": tl.optim.ema(0.9)},
     "rounded": {"precision": "bf16", "penalty": tl.objective.l2(0.01)},
+    "ddp": {"parallel": "ddp"},
+    "ddp, accumulated": {"parallel": "ddp", "accumulate": 2},
+    "ddp, unused found": {"parallel": tl.DDP(find_unused=True), "optimizer": tl.optim.sgd(lr=0.1)},
     "checkpointed": {"parallel": FSDP(checkpoint_activations=True, mixed_precision="bf16")},
 }
 
@@ -34,8 +37,8 @@ def run(doctor, **how):
 
 saved = {}
 for name in sys.argv[2:]:
-    if name == "still":
-        saved[name] = run(True, schedule=lambda step: 0.0)[1]
+    if name in ("fsdp", "replicas"):
+        saved[name] = run(True, schedule=lambda step: 0.0, parallel=name.replace("replicas", "ddp"))[1]
     else:  # one process alone is listened to: whatever the doctor asked of the others, they would not answer
         (plain, _), (heard, found) = run(False, **RIGHT[name]), run(FIRST, **RIGHT[name])
         saved[name] = (torch.equal(plain, heard), found)
@@ -45,7 +48,8 @@ if FIRST:
 )
 
 
-ALL = ("adamw", "sgd", "accumulated", "averaged", "rounded", "checkpointed")
+ALL: tuple[str, ...] = ("adamw", "sgd", "accumulated", "averaged", "rounded", "checkpointed")
+ALL += ("ddp", "ddp, accumulated", "ddp, unused found")
 
 
 @pytest.mark.parametrize(("processes", "names"), [(2, ALL), (4, ALL[:3])])  # of a bias of 3 the last of 4 has nothing
@@ -57,4 +61,5 @@ def test_it_changes_no_bit_asks_nobody_and_says_nothing_of_right_training(
 
 
 def test_it_finds_weights_that_stay(launch: Launch) -> None:
-    assert launch(SCRIPT, 2, "still")["still"] == ["weights-do-not-move"]
+    names = ["weights-do-not-move"]
+    assert launch(SCRIPT, 2, "fsdp", "replicas") == {"fsdp": names, "replicas": names}

@@ -90,7 +90,7 @@ class Node:
     @property
     def inputs(self) -> list[Node | None]:
         """The operations that made its inputs; None for one that needs no gradient (data, targets)."""
-        return [None if node is None else Node(node) for node, _ in self.raw.next_functions]
+        return [None if node is None else Node(_through(node)) for node, _ in self.raw.next_functions]
 
     @property
     def place(self) -> Place | None:
@@ -120,11 +120,12 @@ class Graph:
     def nodes(self) -> tuple[Node, ...]:
         """Every node, from the loss down, each once; parameters are ``AccumulateGrad`` nodes."""
         found: dict[Any, None] = {}
-        rest = [root for root in self.roots if root is not None]
+        rest = [_through(root) for root in self.roots if root is not None]
         for node in rest:  # the list grows while it is read: breadth first
             if node not in found and len(found) < LIMIT:
                 found[node] = None
-                rest.extend(below for below, _ in node.next_functions if below is not None and below not in found)
+                below = (_through(one) for one, _ in node.next_functions if one is not None)
+                rest.extend(one for one in below if one not in found)
         return tuple(Node(node) for node in found)
 
     @property
@@ -167,7 +168,12 @@ def origin(tensor: Tensor) -> Node | None:
         >>> origin(torch.softmax(logits, 1).view(8)).op
         'Softmax'
     """
-    return None if tensor.grad_fn is None else computed(Node(tensor.grad_fn))
+    return None if tensor.grad_fn is None else computed(Node(_through(tensor.grad_fn)))
+
+
+def _through(node: Any) -> Any:
+    """What is below our own DDP's node, by which a loss takes another number along (``parallel/replicate.py``)."""
+    return node.next_functions[0][0] if type(node).__name__ == "_CarriedBackward" else node
 
 
 def computed(node: Node | None) -> Node | None:

@@ -129,10 +129,11 @@ def _begin(trace: Trace, module: nn.Module) -> Pass | None:
     """A root's pass begins. Its modes are those of now, since they may be other ones when it is settled.
 
     What has no parameters (a loss, a metric, a transform) is no model: there is no pass, and what it calls may be one.
+    Nor is what trueloop puts around a model on several processes (``parallel/replicate.py`` marks it).
     """
     model = trace.known(module)
     if model is None:
-        if next(module.parameters(), None) is None:
+        if "_trueloop_wraps" in vars(module) or next(module.parameters(), None) is None:
             return None
         model = trace.model_of(module)
     grad = torch.is_grad_enabled()

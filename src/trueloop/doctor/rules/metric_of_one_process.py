@@ -36,6 +36,8 @@ TOGETHER = re.compile(
 ONE_REPORTS = re.compile(
     r"rank\w*(\(\))?\s*(==|!=|<|>)\s*0|not \w*rank|is_(main|master|first|primary|chief)|(main|master)_process"
 )
+RANK = re.compile(r"""(?:.*;)?\s*([\w, ]+?)\s*=(?!=).*(?:get_rank\(\)|environ\W+(?:get\W+)?(?:LOCAL_)?RANK)""")
+"""A line that puts the process's rank in a variable, or in one of several."""
 
 
 class MetricOfOneProcess(Rule):
@@ -64,7 +66,7 @@ class MetricOfOneProcess(Rule):
         lines = users_lines(None if place is None else place.file)
         if any(TOGETHER.search(line) for line in lines):
             self._right = True
-        elif any(ONE_REPORTS.search(line) for line in lines):
+        elif _one_reports(lines):
             own, samples = (len(of) for of in (cast(Sized, loader.sampler), cast(Sized, loader.dataset)))
             yield self.finding(
                 "what is reported of this evaluation is of one process's part of the data",
@@ -124,3 +126,10 @@ SILENT = {
     ),
     "each process sees all of it": _SCRIPT.format(sampler="", together="pass"),
 }
+
+
+def _one_reports(lines: list[str]) -> bool:
+    """Whether a line asks which process it is, by its rank or by a variable that the rank was put in."""
+    named = {name for line in lines if (found := RANK.match(line)) for name in re.findall(r"\w+", found[1])}
+    own = re.compile(rf"\b({'|'.join(map(re.escape, sorted(named)))})\s*(==|!=|<|>)\s*0") if named else None
+    return any(ONE_REPORTS.search(line) or (own is not None and own.search(line)) for line in lines)

@@ -136,8 +136,12 @@ class WeightsDriftApart(Rule):
         """Whether a line, or the two above it, say that weights (and not gradients) are averaged now and then."""
         lines = self._lines()
         for number, line in enumerate(lines):
-            around = " ".join(lines[max(0, number - 2) : number + 1])
-            if AVERAGES.search(line) and "grad" not in line and re.search(r"param|weight|state_dict|model", around):
+            if not AVERAGES.search(line) or "grad" in line:
+                continue
+            above = " ".join(lines[max(0, number - 2) : number])
+            if re.search(r"param|weight|state_dict|model", line) or re.search(
+                r"parameters\(|state_dict|weights", above
+            ):
                 return True
         return any("LocalSGD" in line or "ModelAverager" in line for line in lines)
 
