@@ -24,8 +24,8 @@ WORKS = {
     "tiny": "an MLP 32-32-32, 8 samples a process: what a step costs besides its arithmetic",
 }
 PROCESSES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-SUMS_IN_STEP = 1
-"""Of trueloop's own sums of a few numbers, those that a step waits for: the others travel during its passes."""
+SMALL_SUMS = 2
+"""Trueloop's own sums of a few numbers in a step: the counts travel in the forward pass, stops in the next step."""
 
 
 @dataclass
@@ -83,7 +83,8 @@ def section(results: Mapping[int, Result], how: How) -> str:
     ]
     return f"""Two processes of one thread each, gloo on one machine's loopback; SGD at 1e-3, the same pre-gathered
 batches. trueloop is `Trainer.train` with nobody watching; by hand is torch's engine and nothing around the arithmetic.
-A figure is that of the slower process.
+A figure is that of the slower process, and of steps in the middle of an epoch: what the doctor's listening to the
+first 8 and the last 2 costs is in section 8.
 
 {chr(10).join(goals)}
 
@@ -91,8 +92,8 @@ A figure is that of the slower process.
 
 What is handed to collectives in a step, counted by a `TorchDispatchMode`, with theory beside it: 4 bytes a parameter
 for DDP, three times as many for FSDP2 (two gathers and a sum); buffers come on top. Sums of at most 64 bytes are
-counted apart: trueloop's are the counts of all processes, the loss, and whether anybody stops; all
-but {SUMS_IN_STEP} travel while a pass computes.
+counted apart: trueloop's are the counts of all processes, which travel in the forward pass, whether anybody is to
+stop, which is known one step later, and with FSDP2 the loss, in the backward pass; with DDP it goes with the gradients.
 
 {_sent(found)}
 
@@ -145,17 +146,18 @@ def _simulated(found: Mapping[str, Any], rounds: Rounds) -> str:
     for processes in PROCESSES:
         turns = 2 * (processes - 1)
         travel = turns / processes * sent / bandwidth + turns * latency
-        own = SUMS_IN_STEP * turns * latency
-        hidden = step + max(0.0, travel - step * 2 / 3) + own
+        small = turns * latency
+        bare = step + travel + SMALL_SUMS * small
+        hidden = step + max(0.0, travel - step * 2 / 3) + max(0.0, small - step / 3)
         climbs = 2 * (processes - 1).bit_length() * latency
         by_tree = climbs + 2 * sent / bandwidth * (processes > 1)
-        tree = step + max(0.0, by_tree - step * 2 / 3) + SUMS_IN_STEP * climbs
+        tree = step + max(0.0, by_tree - step * 2 / 3) + max(0.0, climbs - step / 3)
         rows.append(
             [
                 f"{processes:,}",
                 f"{64 * processes:,}",
-                *(f"{time * 1e3:,.1f}" for time in (step + travel + own, hidden)),
-                *(f"{100 * step / time:.0f} %" for time in (step + travel + own, hidden, tree)),
+                *(f"{time * 1e3:,.1f}" for time in (bare, hidden)),
+                *(f"{100 * step / time:.0f} %" for time in (bare, hidden, tree)),
             ]
         )
     two = rounds.middle("trueloop, DDP cnn", "s")
@@ -165,8 +167,8 @@ def _simulated(found: Mapping[str, Any], rounds: Rounds) -> str:
 this machine: a step of one process alone takes {step * 1e3:.1f} ms; a sum of two processes over loopback {speed}.
 Assumed: each process has 64 samples, a core and such a link of its own, and all are as fast; a sum is a ring of
 2 (N−1) turns, each of 1/N of the bytes; "hidden" has the gradients' sum behind two thirds of the step, its backward
-pass; a step waits for {SUMS_IN_STEP} small sum besides, a ring as well. gloo sums by rings; "tree" is what NCCL's
-trees, of 2 log₂ N turns, would make of it.
+pass, and the counts behind the third that is its forward pass; both are rings. gloo sums by rings; "tree" is what
+NCCL's trees, of 2 log₂ N turns, would make of it.
 Two processes, measured: {two * 1e3:.1f} ms.
 
 {table(head, rows)}"""
