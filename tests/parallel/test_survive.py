@@ -23,7 +23,7 @@ from trueloop.parallel.reduce import summed
 
 MINE = '''
 """A recipe that process 1 breaks at its step 7, in the way that is asked for."""
-import os, sys
+import os, sys, time
 import torch
 from torch import nn
 import trueloop as tl
@@ -54,6 +54,7 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
     def watch(event):
         if isinstance(event, tl.StepEnded):
             if broken and event.step == 7 and fault == "observer": raise KeyError("broken observer")
+            if event.step == 7 and fault == "kill, launcher ends": end(broken)
             if broken and event.step == 7 and fault == "drift": model[0].weight.data[0, 0] += 1e-6
 
     model.register_forward_pre_hook(forward)
@@ -64,6 +65,13 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
     trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.adamw(lr=0.01), average=tl.optim.ema(0.9),
                          clip_norm=0.5, doctor=False, parallel=parallel, process_timeout=timeout)
     return tl.Recipe(trainer, data, (x, y), epochs=3, batch_size=size, seed=1, observers=[watch])
+
+
+def end(broken):
+    """One process is killed, and torchrun's SIGTERM comes to the other while it is busy: not to save, but to end."""
+    if broken: os.kill(os.getpid(), 9)
+    time.sleep(1)
+    os.kill(os.getpid(), 15)
 
 
 class Batches:
@@ -216,6 +224,13 @@ def test_a_process_that_was_killed_ends_the_others(broken: Broken, tmp_path: Pat
     assert ended.codes == [1, -9]
     assert "which is gone" in ended.told[0]
     assert saved_steps(tmp_path) == [0]
+
+
+def test_the_launchers_sigterm_after_a_kill_is_no_request(broken: Broken, tmp_path: Path) -> None:
+    ended = broken("kill, launcher ends")
+    assert ended.codes == [1, -9], ended.told
+    assert "which is gone" in ended.told[0]
+    assert '"failed"' in (tmp_path / "run" / "run.json").read_text()
 
 
 # --- a process that hangs, or is not like the others ----------------------------------------------------------------
