@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
@@ -88,25 +91,38 @@ def environments() -> Callable[[int], list[Mapping[str, str]]]:
 
 
 def run(file: Path, processes: int, arguments: list[str]) -> None:
-    """All processes end well, or the test fails with what they wrote."""
+    """All processes end well, or the test fails with what they wrote; where they hang, with the lines they stand at."""
     port = free_port()
     started = [
         subprocess.Popen(
             [sys.executable, str(file), *arguments],
-            env=environment(rank, processes, port),
+            env={**environment(rank, processes, port), "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         for rank in range(processes)
     ]
+    stood = ""
     try:
-        written = [process.communicate(timeout=SECONDS)[0] for process in started]
+        try:
+            written = [process.communicate(timeout=SECONDS)[0] for process in started]
+        except subprocess.TimeoutExpired:
+            stood = f"after {SECONDS} s: {[process.poll() for process in started]}; where each of them stands:\n"
+            end_all(started, signal.SIGABRT)
+            written = [process.communicate(timeout=20)[0] for process in started]
     finally:
-        for process in started:
-            process.kill()
-    told = "\n".join(f"--- process {rank}\n{text}" for rank, text in enumerate(written))
+        end_all(started, signal.SIGKILL)
+    told = stood + "\n".join(f"--- process {rank}\n{text}" for rank, text in enumerate(written))
     assert [process.returncode for process in started] == [0] * processes, told
+
+
+def end_all(started: list[subprocess.Popen[str]], by: signal.Signals) -> None:
+    """Them and their workers, which may outlive them."""
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, by)
 
 
 def environment(rank: int, processes: int, port: int) -> Mapping[str, str]:
@@ -127,7 +143,12 @@ def environment(rank: int, processes: int, port: int) -> Mapping[str, str]:
 
 
 def free_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """One that nobody listens at, and that is none of those which the system gives to whoever asks for any.
+
+    Processes take seconds to begin, and gloo's of another test ask for many meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as listening, contextlib.suppress(OSError):
+            listening.bind(("127.0.0.1", port))
+            return port
