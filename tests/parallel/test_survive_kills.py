@@ -90,7 +90,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> str:
     return told
 
 
-@pytest.mark.parametrize(("by", "flags", "kills"), [(TRUELOOP, ["--restarts", "30"], 20), (TORCHRUN, [], 8)])
+@pytest.mark.parametrize(("by", "flags", "kills"), [(TRUELOOP, ["--restarts", "30"], 20), (TORCHRUN, [], 20)])
 def test_killed_at_random_moments_it_ends_with_the_bits_of_the_unbroken_run(
     start: Start, tmp_path: Path, by: list[str], flags: list[str], kills: int
 ) -> None:
