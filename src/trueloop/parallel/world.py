@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import glob
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -61,6 +65,8 @@ def world() -> World:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
             return World()
         _join()
+        atexit.register(_leave)
+    atexit.register(_let_go)
     local = os.environ.get("LOCAL_RANK", str(distributed.get_rank()))
     return World(distributed.get_rank(), distributed.get_world_size(), int(local))
 
@@ -103,7 +109,6 @@ def _join() -> None:
         if _meets_the_dead() and os.environ["RANK"] == "0":
             print(_ADVICE, file=sys.stderr)
         distributed.init_process_group(backend, timeout=TIMEOUT)
-    atexit.register(_leave)
 
 
 def _meets_the_dead() -> bool:
@@ -126,3 +131,30 @@ def _leave() -> None:
     """Its threads must not outlive the interpreter."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _let_go() -> None:
+    """Waits until gloo's threads have let go of the tensors that they summed last; the interpreter is theirs meanwhile.
+
+    To let go of one takes the interpreter, and that of a program that ends is held or gone: a process that has done
+    all its work hangs, or is aborted (https://github.com/pytorch/pytorch/issues/190489; half of all runs on a machine
+    that is busy enough).
+    """
+    until, at_rest = time.monotonic() + _PATIENCE_SECONDS, 0
+    while at_rest < 3 and time.monotonic() < until:
+        time.sleep(0.002)
+        at_rest = 0 if _is_at_work() else at_rest + 1
+
+
+def _is_at_work() -> bool:
+    """Whether one of gloo's threads runs, or would if a core were free. Only Linux tells; elsewhere it is a guess."""
+    for thread in glob.glob("/proc/self/task/*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = Path(thread).read_text().partition("(")[2].rpartition(")")
+            if name.startswith(_GLOO) and rest.split()[0] == "R":
+                return True
+    return False
+
+
+_GLOO = "pt_gloo_runloop"
+_PATIENCE_SECONDS = 10
