@@ -309,7 +309,7 @@ def test_other_batches_in_the_course_of_an_epoch_are_found(broken: Broken, tmp_p
     ended = broken("other batches")
     told = "".join(ended.told)
     assert ended.codes == [1, 1]
-    assert told.count("the data has drifted apart: process 1 reads other batches than the rest") == 1
+    assert told.count("the batches have drifted apart: processes 0 and 1 differ") == 1
     assert saved_steps(tmp_path) == [0]
 
 

@@ -99,20 +99,29 @@ def check_weights(model: nn.Module, step: int) -> None:
         return
     every = torch.stack(gathered(sums))
     at = int((every != every[0]).any(0).nonzero()[0])
-    groups = _by_value([tuple(one.tolist()) for one in every])
-    most = groups[0][1]
-    strange = [rank for _, ranks in groups[1:] for rank in ranks]
-    who = (
-        f"those of {processes_in_words(strange)} are not those of {processes_in_words(most)}"
-        if len(most) > len(groups[1][1])
-        else f"{processes_in_words(sorted(most + strange))} differ"
-    )
+    who, strange = apart([tuple(one.tolist()) for one in every])
     raise ProcessError(
         f"the weights have drifted apart: {who}, first in {own[at][0]}; something changes them on one process alone "
         "(an observer, a loop of your own), or its memory or device is at fault",
         step=step,
-        ranks=tuple(strange),
+        ranks=strange,
     )
+
+
+def apart(values: Sequence[Any]) -> tuple[str, tuple[int, ...]]:
+    """Whose values are not those of most processes, in words and by their ranks; of all processes, not all alike.
+
+    Example:
+        >>> apart([1, 2, 1])
+        ('those of process 1 are not those of processes 0 and 2', (1,))
+        >>> apart([1, 2])
+        ('processes 0 and 1 differ', (1,))
+    """
+    (_, most), *others = _by_value(list(values))
+    strange = sorted(rank for _, ranks in others for rank in ranks)
+    if len(most) > len(others[0][1]):
+        return f"those of {processes_in_words(strange)} are not those of {processes_in_words(most)}", tuple(strange)
+    return f"{processes_in_words(range(len(values)))} differ", tuple(strange)
 
 
 def _sum_of_bits(weight: Tensor) -> Tensor:

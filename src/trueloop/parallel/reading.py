@@ -23,7 +23,7 @@ from trueloop.data.feed import Feed, feed
 from trueloop.data.nested import leaves
 from trueloop.data.part import WHOLE, Part, cut, sliced
 from trueloop.errors import ArgumentError, DataError, ProcessError
-from trueloop.parallel.alike import processes_in_words
+from trueloop.parallel.alike import apart
 from trueloop.parallel.likeness import checksum
 from trueloop.parallel.reduce import gathered
 
@@ -120,12 +120,10 @@ class ReadByAll:
         every = _sums_on_all(self._whole)
         if _are_alike(every):
             return
-        most = max(every, key=every.count)
-        strange = tuple(rank for rank, one in enumerate(every) if one != most)
-        who = f"{processes_in_words(strange)} {'reads' if len(strange) == 1 else 'read'}"
+        who, strange = apart(every)
         raise ProcessError(
-            f"the data has drifted apart: {who} other batches than the rest, so that samples are left out or repeated; "
-            "the loader draws by a generator that is not the same on all, or changes on one process alone",
+            f"the batches have drifted apart: {who}, so that samples are left out or repeated; the loader draws by a "
+            "generator that is not the same on all, or changes on one process alone",
             step=step,
             ranks=strange,
         )
