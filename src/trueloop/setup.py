@@ -367,7 +367,8 @@ def make_ritual(
         base_rates=setup.base_rates[name],
         guard=guard,
     )
-    if setup.is_cut_up and setup.device.type == "cpu":
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
+    if setup.is_cut_up and setup.device.type == "cpu" and is_fused:
         from trueloop.parallel.aligned import aligned
 
         ritual.take_step = aligned(ritual.take_step)
