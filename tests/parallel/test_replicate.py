@@ -117,7 +117,7 @@ def test_batchnorm_over_processes_needs_gpus() -> None:
 
 
 def test_a_bucket_has_a_size() -> None:
-    with pytest.raises(ArgumentError, match="bucket_mb must be positive, got 0"):
+    with pytest.raises(ArgumentError, match="bucket_mb must be a positive number, got bucket_mb=0"):
         tl.DDP(bucket_mb=0)
 
 

@@ -87,7 +87,9 @@ def summing_tensor(value: Tensor) -> Callable[[], Tensor]:
     return sums
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], *, bucket_mb: float = 25.0, compress: bool = False) -> None:
+def sum_gradients(
+    parameters: Sequence[nn.Parameter], *, bucket_mb: float | None = None, compress: bool = False
+) -> None:
     """Makes each gradient the sum of all processes'.
 
     A parameter that has none here, and has one on another process, gets that one; one that has none anywhere keeps
@@ -95,7 +97,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], *, bucket_mb: float = 25.0
 
     Args:
         parameters: the same on every process; what is frozen is left alone.
-        bucket_mb: so much travels, and is copied, in one exchange.
+        bucket_mb: so much travels, and is copied, in one exchange; None for 25.
         compress: they travel as bf16.
 
     Example:
@@ -109,7 +111,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], *, bucket_mb: float = 25.0
     anywhere = torch.tensor([float(parameter.grad is not None) for parameter in trained])
     distributed.all_reduce(anywhere)
     given = [parameter for parameter, is_there in zip(trained, anywhere.tolist(), strict=True) if is_there]
-    for bucket in _buckets(given, bucket_mb * 2**20):
+    for bucket in _buckets(given, (bucket_mb or 25) * 2**20):
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
         flat = torch.cat([part.reshape(-1) for part in parts])
         sent = flat.to(torch.bfloat16) if compress else flat

@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from trueloop.checks import check_positive
 from trueloop.errors import ArgumentError
 from trueloop.objective import Batch, Computed, Objective
 from trueloop.parallel.reduce import summing_tensor
@@ -29,7 +30,8 @@ class DDP:
     in any step, and ``find_unused`` and ``static_graph`` say nothing.
 
     Args:
-        bucket_mb: gradients travel in buckets of this size, the first while backward goes on.
+        bucket_mb: gradients travel in buckets of this size, the first while backward goes on. None has torch's: 25, and
+            1 for the first of them, which leaves the sooner.
         find_unused: parameters may have no gradient in a step (branches); costs a walk through the graph each step.
         static_graph: the graph is the same each step, so that unused parameters need to be found once; not with
             ``accumulate``.
@@ -41,18 +43,17 @@ class DDP:
 
     Example:
         >>> DDP(compress=True)
-        DDP(bucket_mb=25.0, find_unused=False, static_graph=False, sync_batchnorm=False, compress=True)
+        DDP(bucket_mb=None, find_unused=False, static_graph=False, sync_batchnorm=False, compress=True)
     """
 
-    bucket_mb: float = 25.0
+    bucket_mb: float | None = None
     find_unused: bool = False
     static_graph: bool = False
     sync_batchnorm: bool = False
     compress: bool = False
 
     def __post_init__(self) -> None:
-        if not self.bucket_mb > 0:
-            raise ArgumentError(f"bucket_mb must be positive, got {self.bucket_mb}; torch's own is 25")
+        check_positive("bucket_mb", self.bucket_mb, hint="None has torch's own, 25")
 
 
 class Replicated:
