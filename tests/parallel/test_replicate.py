@@ -129,7 +129,7 @@ import trueloop as tl
 
 saved, how = sys.argv[1:]
 model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
-x = torch.randn(97, 8)
+x = torch.randn(97, 8, generator=torch.Generator().manual_seed(0))
 trainer = tl.Trainer(model, nn.CrossEntropyLoss(), tl.optim.sgd(lr=0.1), parallel=eval(how))
 plan = trainer.plan((x, x[:, :3].argmax(1)), epochs=2, batch_size=9)
 if os.environ.get("RANK", "0") == "0":
