@@ -148,7 +148,7 @@ def test_the_plan_says_how_processes_share_the_run(launch: Launch) -> None:
 @pytest.mark.slow
 def test_the_plan_says_what_was_asked_for(launch: Launch) -> None:
     assert "rounded to bf16" in launch(PLANNED, 2, "tl.DDP(compress=True)")[1]
-    assert launch(PLANNED, 2, "'fsdp'")[0].startswith("2, 1 thread each; FSDP (asked for): each holds a part")
+    assert launch(PLANNED, 2, "'fsdp'")[0].startswith("2, 1 thread each; FSDP (asked for): each holds and saves a part")
     assert launch(PLANNED, 2, "None") == ()
     assert launch(PLANNED, 1, "'ddp'")[0].startswith("1, though ddp was asked for")
 
