@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import trueloop as tl
@@ -353,6 +354,31 @@ LEAKS: dict[str, tuple[Any, Any]] = {
     "loaders over subsets": (DataLoader(ROWS, 16, shuffle=True), DataLoader(Subset(ROWS, range(40)), 16)),
     "a dataset of one's own": (Samples((X, Y)), Subset(Samples((X, Y)), range(40))),
 }
+
+
+def test_a_forward_pass_that_checkpointing_makes_again_is_made_no_oftener() -> None:
+    def calls(doctor: bool) -> int:
+        seen = list[int]()
+
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh())
+
+            def inside(self, x: torch.Tensor) -> torch.Tensor:
+                seen.append(len(x))
+                made: torch.Tensor = self.inner(x)
+                return made
+
+            def forward(self, x: torch.Tensor) -> Any:
+                return checkpoint(self.inside, x, use_reentrant=False)
+
+        model = nn.Sequential(Block(), nn.Linear(4, 1))
+        trainer = tl.Trainer(model, nn.MSELoss(), tl.optim.sgd(lr=0.1), doctor=doctor)
+        trainer.fit((torch.randn(40, 4) + 3, torch.randn(40, 1)), epochs=2, batch_size=4, seed=0, progress=False)
+        return len(seen)
+
+    assert calls(doctor=True) == calls(doctor=False) == 2 * 2 * 10
 
 
 @pytest.mark.parametrize("case", list(LEAKS)[:-1])

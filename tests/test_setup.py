@@ -24,6 +24,16 @@ def planned(model: nn.Module | None = None, optimizer: Any = None, **options: An
     return trainer.plan(regression(20), epochs=2, batch_size=4)
 
 
+def test_weights_without_memory_are_named() -> None:
+    with pytest.raises(ArgumentError, match=r"on the meta device, without memory \(weight\)"):
+        planned(nn.Linear(2, 1, device="meta"))
+
+
+def test_a_penalty_does_not_go_with_parameters_that_are_left_out() -> None:
+    with pytest.raises(ArgumentError, match="find_unused=True"):
+        planned(penalty=tl.objective.l2(0.1), parallel=tl.DDP(find_unused=True))
+
+
 # --- optimizers -----------------------------------------------------------------------------------------------------
 
 

@@ -112,9 +112,16 @@ def set_up(choices: Choices) -> Setup:
     chosen = precision(choices.precision, device)
     cut_up = None if here.alone else _cut_up(choices, device)
     if cut_up is None:
+        _check_has_memory(model)
         model.to(device)
-    if not here.alone and isinstance(choices.parallel, DDP) and choices.parallel.sync_batchnorm:
-        synchronise_batchnorm(model, device)
+    if isinstance(choices.parallel, DDP):
+        if choices.parallel.find_unused and choices.settings.penalty is not None:
+            raise ArgumentError(
+                "a penalty gives a gradient to parameters that a step left out, which torch's DDP does not take with "
+                "find_unused=True; use the optimizer's weight_decay, or leave find_unused out"
+            )
+        if choices.parallel.sync_batchnorm and not here.alone:
+            synchronise_batchnorm(model, device)
     memory_reason = lay_out(model, choices.memory_format)
     form, compile_reason, loss = None, None, None
     if choices.loss is not None:
@@ -330,6 +337,15 @@ def length(feed: Feed, accumulate: int, epochs: int | None, steps: int | None) -
     if epochs is not None:
         return Length(epochs, None if per_epoch is None else epochs * per_epoch, per_epoch)
     return Length(None, steps, per_epoch)
+
+
+def _check_has_memory(model: nn.Module) -> None:
+    empty = next((name for name, one in model.named_parameters() if one.is_meta), None)
+    if empty is not None:
+        raise ArgumentError(
+            f"the weights are on the meta device, without memory ({empty}): FSDP on several processes gives them "
+            "theirs, and elsewhere the model is to be built on a device"
+        )
 
 
 def make_ritual(

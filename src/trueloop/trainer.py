@@ -50,7 +50,7 @@ from trueloop.parallel.deal import in_order as dealt_in_order
 from trueloop.parallel.deal import same_buffers
 from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
 from trueloop.parallel.gather import Together, whole_weights
-from trueloop.parallel.reading import shared_feed
+from trueloop.parallel.reading import ReadByAll, shared_feed
 from trueloop.parallel.reduce import of_the_first
 from trueloop.parallel.ritual import alike_again
 from trueloop.parallel.tally import SharedTally
@@ -650,7 +650,9 @@ class Trainer:
         with telling(self.setup.world), contextlib.closing(source):
             self._check_same(data, source)
             batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
-            return dict(evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally).metrics)
+            ended = evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally)
+            self._check_read(source, self.step)
+            return dict(ended.metrics)
 
     def predict(
         self, data: Any, *, batch_size: int | None = None, workers: int = 0, has_target: bool | None = None
@@ -680,7 +682,9 @@ class Trainer:
         with telling(self.setup.world), contextlib.closing(source), self.setup.precision.autocast(self.setup.device):
             self._check_same(data, source)
             batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
-            return predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
+            outputs = predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
+            self._check_read(source, self.step)
+            return outputs
 
     @property
     def step(self) -> int:
@@ -867,9 +871,11 @@ class Trainer:
                     batches = until_asked(batches, self._asked)
                 batches = self._in_step(batches)
                 tally = self._tally
-                return evaluate(
+                ended = evaluate(
                     self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch, tally=tally
                 )
+                self._check_read(held_out, step)
+                return ended
             finally:
                 held_out.close()  # its workers, if it was left in the middle
 
@@ -900,6 +906,11 @@ class Trainer:
         """Data to evaluate on, of which this process takes its part, is the same on all of them."""
         if not self.setup.world.alone:
             check_alike(state.data_on_all(data, source))
+
+    def _check_read(self, source: Feed, step: int) -> None:
+        """What each process has read for itself, to take its part of it, was the same on all of them to the end."""
+        if isinstance(source, ReadByAll):
+            source.check_alike(step)
 
     @property
     def _tally(self) -> type[Tally]:

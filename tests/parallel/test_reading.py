@@ -48,6 +48,14 @@ class Stream(IterableDataset):
             yield torch.tensor([float(index)]), torch.tensor([float(index % 2)])
 
 
+class BeginsAlike(Stream):
+    """Shards whose first batches are the same: they cannot be told from a stream that all read."""
+
+    def __iter__(self):
+        for number, (x, y) in enumerate(super().__iter__()):
+            yield (x, y) if number >= 5 else (torch.zeros(1), torch.zeros(1))
+
+
 class Sees(nn.Module):
     """Keeps what it is given to train on."""
 
@@ -99,6 +107,12 @@ def found():
     yield "shards, one without any", fitted(Stream(1, by_rank=True), 10)
     yield "shards, loader", fitted(DataLoader(Stream(23, by_rank=True), 5, num_workers=2))
     if size > 1:
+        for way in ("evaluate", "predict"):
+            trainer = tl.Trainer(Sees(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
+            try:
+                getattr(trainer, way)(BeginsAlike(40, by_rank=True), batch_size=5)
+            except TrueloopError as error:
+                yield f"begins alike, {way}", str(error)
         try:
             fitted(DataLoader(Numbers(23), 10, shuffle=True, generator=torch.Generator().manual_seed(rank)))
         except TrueloopError as error:
@@ -164,6 +178,11 @@ def test_shards_are_not_cut_once_more(found: Callable[[int], dict[str, Any]], ca
     assert set(counted(two)) == set(counted(one)) == set(map(float, range(23)))
     assert sum(two["samples"]) == sum(one["samples"]) == 23
     assert len(two["outputs"]) == 23
+
+
+@pytest.mark.parametrize("way", ["evaluate", "predict"])
+def test_shards_that_begin_alike_are_told(found: Callable[[int], dict[str, Any]], way: str) -> None:
+    assert "the batches have drifted apart: processes 0 and 1 differ" in found(2)[f"begins alike, {way}"]
 
 
 def test_a_shard_may_be_empty(found: Callable[[int], dict[str, Any]]) -> None:

@@ -103,8 +103,13 @@ class Node:
         return getattr(self.raw, "variable", None)
 
     def saved(self, name: str) -> Any:
-        """What the operation saved under a name (``result``, ``dim`` …); None if it did not, or it is freed."""
+        """What the operation saved under a name (``result``, ``dim`` …); None if it did not, or it is freed.
+
+        Nor what hooks keep for it: to ask for it would have ``torch.utils.checkpoint`` make the forward pass again.
+        """
         try:
+            if getattr(getattr(self.raw, f"_raw_saved_{name}", None), "unpack_hook", None) is not None:
+                return None
             return getattr(self.raw, f"_saved_{name}", None)
         except RuntimeError:  # the graph was freed
             return None
