@@ -299,6 +299,26 @@ def test_weights_losses_norms_and_predictions_are_those_of_one_process(launch: L
     assert max(apart.values()) < 1e-10, apart
 
 
+FEW_ROWS = (
+    COMMON
+    + """
+generator = torch.Generator().manual_seed(0)
+x, y = torch.randn(24, 4, generator=generator), torch.randn(24, 2, generator=generator)
+torch.manual_seed(0)
+trainer = tl.Trainer(nn.Linear(4, 2), nn.MSELoss(), tl.optim.adamw(lr=0.1), parallel="fsdp", clip_norm=0.5)
+trainer.fit((x, y), epochs=2, batch_size=8, seed=0, progress=False)
+every = weights(trainer.model)
+if FIRST:
+    torch.save(every, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_process_may_have_no_part_of_any_weight(launch: Launch) -> None:
+    torch.testing.assert_close(launch(FEW_ROWS, 3), launch(FEW_ROWS, 1))
+
+
 @pytest.fixture(scope="module")
 def settings(launch: Launch) -> dict[str, Any]:
     saved: dict[str, Any] = launch(SETTINGS, 2)

@@ -70,6 +70,8 @@ class _ByPieces(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         filled.append((piece, torch.cat([piece, piece.new_zeros(vector - len(piece))])))
                         piece = filled[-1][1]
                     pieces[number].append(piece)
+        if not pieces[0]:  # this process has no part of any of these weights
+            return None
         result = func(*pieces, **(kwargs or {}))
         for piece, full in filled:
             piece.copy_(full[: len(piece)])
