@@ -48,6 +48,13 @@ class Stream(IterableDataset):
             yield torch.tensor([float(index)]), torch.tensor([float(index % 2)])
 
 
+class OfItsOwnLength(Stream):
+    """Says how long its shard is."""
+
+    def __len__(self):
+        return len(range(rank if self.by_rank else 0, self.samples, size if self.by_rank else 1))
+
+
 class BeginsAlike(Stream):
     """Shards whose first batches are the same: they cannot be told from a stream that all read."""
 
@@ -106,7 +113,12 @@ def found():
     yield "shards", fitted(Stream(23, by_rank=True), 10)
     yield "shards, one without any", fitted(Stream(1, by_rank=True), 10)
     yield "shards, loader", fitted(DataLoader(Stream(23, by_rank=True), 5, num_workers=2))
+    yield "all of its length", fitted(OfItsOwnLength(24, by_rank=False), 10)
     if size > 1:
+        try:
+            fitted(OfItsOwnLength(24, by_rank=True), 10)
+        except TrueloopError as error:
+            yield "a shard's length", str(error)
         for way in ("evaluate", "predict"):
             trainer = tl.Trainer(Sees(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
             try:
@@ -178,6 +190,11 @@ def test_shards_are_not_cut_once_more(found: Callable[[int], dict[str, Any]], ca
     assert set(counted(two)) == set(counted(one)) == set(map(float, range(23)))
     assert sum(two["samples"]) == sum(one["samples"]) == 23
     assert len(two["outputs"]) == 23
+
+
+def test_the_length_of_a_stream_is_that_of_all_shards(found: Callable[[int], dict[str, Any]]) -> None:
+    assert found(2)["all of its length"]["samples"] == found(1)["all of its length"]["samples"] == [10, 10, 4]
+    assert "how long all of them are together, got 12 of 24 samples" in found(2)["a shard's length"]
 
 
 @pytest.mark.parametrize("way", ["evaluate", "predict"])

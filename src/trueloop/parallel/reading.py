@@ -25,7 +25,7 @@ from trueloop.data.part import WHOLE, Part, cut, sliced
 from trueloop.errors import ArgumentError, DataError, ProcessError
 from trueloop.parallel.alike import apart
 from trueloop.parallel.likeness import checksum
-from trueloop.parallel.reduce import gathered
+from trueloop.parallel.reduce import gathered, summed
 
 Kind = Literal["the same on all", "a stream", "a part on each"]
 
@@ -153,11 +153,24 @@ class ReadByAll:
             raise none
         if is_shared_out:
             pieces = islice(_pieces(chain(first, batches), self._splits), start % self._splits, None)
-            yield from pieces if self._part.in_turn else _until_none_has_more(pieces)
+            if self._part.in_turn:
+                yield from pieces
+                return
+            own = _Counted(pieces)
+            yield from _until_none_has_more(own)
+            self._check_length(own.samples, from_start=start == 0)
         elif start // self._splits != start:
             yield from sliced(self._noted(self._read.epoch(number, start)), self._part)
         else:
             yield from sliced(self._noted(chain(first, batches)), self._part)
+
+    def _check_length(self, own: int, *, from_start: bool) -> None:
+        total = int(summed([own], at="at the end of its shard")[0])
+        if from_start and self.samples is not None and total > self.samples:
+            raise DataError(
+                f"a stream that gives each process a shard must say by __len__ how long all of them are together, got "
+                f"{self.samples} of {total} samples: steps and schedules were counted by it; or leave __len__ out"
+            )
 
     def _noted(self, batches: Iterable[Any]) -> Iterator[Any]:
         for batch in batches:
@@ -215,7 +228,19 @@ def _pieces(batches: Iterable[Any], splits: int) -> Iterator[Any]:
                 yield cut(batch, rows, samples)
 
 
-def _until_none_has_more(batches: Iterator[Any]) -> Iterator[Any]:
+class _Counted:
+    """Batches, and the samples of those that were read so far."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches, self.samples = batches, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            self.samples += batch_length(batch)
+            yield batch
+
+
+def _until_none_has_more(batches: Iterable[Any]) -> Iterator[Any]:
     from trueloop.parallel.shard import in_step  # DTensor takes 0.5 s to import
 
     return in_step(batches)
