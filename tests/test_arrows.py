@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preflight": {"errors", "objective", "finite", "data", "optim"},
     "step": STEP,  # never loop
     "loop": LOOP,  # never observers: they meet only in watch()
-    "parallel": STEP | {"step", "loop", "tally", "checkpoint"},  # around them: they do not know of other processes
+    "parallel": STEP | {"step", "loop", "tally", "checkpoint", "checks"},  # around them; none knows of processes
     "setup": SETUP | {"parallel", "tally"},
     "planning": SETUP | {"setup", "consult", "parallel"},
     "own_loop": SETUP | {"setup", "loop", "parallel"},
