@@ -29,11 +29,6 @@ def test_weights_without_memory_are_named() -> None:
         planned(nn.Linear(2, 1, device="meta"))
 
 
-def test_a_penalty_does_not_go_with_parameters_that_are_left_out() -> None:
-    with pytest.raises(ArgumentError, match="find_unused=True"):
-        planned(penalty=tl.objective.l2(0.1), parallel=tl.DDP(find_unused=True))
-
-
 # --- optimizers -----------------------------------------------------------------------------------------------------
 
 

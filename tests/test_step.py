@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import trueloop as tl
 from trueloop.errors import ArgumentError, NonFiniteError, UnknownNameError
-from trueloop.step import divide, needs_closure, share_of, shares
+from trueloop.step import add_gradient, divide, needs_closure, share_of, shares
 from trueloop.testing import Recorder, Weight, classification, mlp, regression, same_bits
 
 F64 = torch.float64
@@ -317,6 +317,26 @@ def test_a_penalty_is_clipped_with_the_rest() -> None:
     assert step.grad_norm is not None
     assert float(step.grad_norm) == 21.0
     assert float(model) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_penalty_adds_what_backward_would(sparse: bool) -> None:
+    """Also to sparse gradients, and to a parameter that the loss did not reach."""
+    rows, other, frozen = nn.Embedding(5, 3, sparse=sparse), nn.Linear(3, 1), nn.Linear(3, 1).requires_grad_(False)
+    parameters = [*rows.parameters(), *other.parameters(), *frozen.parameters()]
+
+    def gradients(add: Callable[[Tensor], None]) -> list[Tensor | None]:
+        for parameter in parameters:
+            parameter.grad = None
+        rows(torch.tensor([1, 1, 4])).square().sum().backward()
+        add(sum((parameter.abs() * 0.3).sum() for parameter in parameters[:2]))  # type: ignore[arg-type]
+        return [parameter.grad for parameter in parameters]
+
+    wanted = gradients(lambda penalty: penalty.backward())  # type: ignore[no-untyped-call]
+    got = gradients(lambda penalty: add_gradient(penalty, parameters))
+    assert [one is None for one in got] == [False, False, True, True, True]
+    for one, want in zip(got, wanted, strict=True):
+        assert one is want is None or (one is not None and want is not None and torch.equal(one, want))
 
 
 # --- fp16: steps that the scaler skips ------------------------------------------------------------------------------

@@ -114,14 +114,8 @@ def set_up(choices: Choices) -> Setup:
     if cut_up is None:
         _check_has_memory(model)
         model.to(device)
-    if isinstance(choices.parallel, DDP):
-        if choices.parallel.find_unused and choices.settings.penalty is not None:
-            raise ArgumentError(
-                "a penalty gives a gradient to parameters that a step left out, which torch's DDP does not take with "
-                "find_unused=True; use the optimizer's weight_decay, or leave find_unused out"
-            )
-        if choices.parallel.sync_batchnorm and not here.alone:
-            synchronise_batchnorm(model, device)
+    if isinstance(choices.parallel, DDP) and choices.parallel.sync_batchnorm and not here.alone:
+        synchronise_batchnorm(model, device)
     memory_reason = lay_out(model, choices.memory_format)
     form, compile_reason, loss = None, None, None
     if choices.loss is not None:

@@ -329,9 +329,7 @@ class Ritual:
             torch._foreach_div_(gradients, counted.to(loss.dtype) if isinstance(counted, Tensor) else counted)
         if self.settings.penalty is not None:
             penalty = self.settings.penalty(self.model)
-            scaled = penalty if self.scaler is None else self.scaler.scale(penalty)
-            own = [p for p in self.parameters if p.requires_grad]  # another optimizer's window may be open
-            scaled.backward(inputs=own)  # type: ignore[no-untyped-call]
+            add_gradient(penalty if self.scaler is None else self.scaler.scale(penalty), self.parameters)
             penalty = penalty.detach()
         if self._clips:
             norm = self._clip()
@@ -382,6 +380,24 @@ class Ritual:
             averaged, due = self.average
             if due(self.step):
                 averaged.update_parameters(self.model)
+
+
+def add_gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Adds the gradient of ``value`` to what the parameters have, where they are trained.
+
+    As ``value.backward(inputs=parameters)`` does; but that sets off the hooks by which DDP learns that a parameter has
+    its gradient, and DDP has summed them by now.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor(3.0))
+        >>> add_gradient(weight**2, [weight]); add_gradient(weight * 1, [weight]); weight.grad
+        tensor(7.)
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter, gradient in zip(trained, torch.autograd.grad(value, trained, allow_unused=True), strict=True):
+        if gradient is not None:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = gradient + own if own.is_sparse else own.add_(gradient)
 
 
 def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
