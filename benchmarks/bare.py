@@ -94,7 +94,9 @@ def watched(given: Given, clock: Callable[[], float] | None = None, *, tensorboa
             observers.append(TensorBoard(folder, clock=clock or time.time))
         val = [_BATCHES[0]]  # early stopping wants one; it is looked at once, after the last step
         trainer = _trainer()
-        saver = Saver(folder, Saving(), trainer._capture)  # saves at the beginning and the end, and looks at each step
+        saver = Saver(
+            folder, Saving(), trainer._session.capture
+        )  # saves at the beginning and the end, and looks at each step
         tl.watch(saved(trainer.train(given, val, epochs=1, evaluate_every=None), saver), observers)
 
 

@@ -34,7 +34,7 @@ class _Set:
         for _ in self.trainer.train((torch.zeros(1, width), torch.zeros(1, width)), steps=1, batch_size=1):
             pass
         self.folder = Path(tempfile.mkdtemp(prefix="trueloop-saves-"))
-        self.saver = Saver(self.folder, Saving(keep_last=1), self.trainer._capture)
+        self.saver = Saver(self.folder, Saving(keep_last=1), self.trainer._session.capture)
         self.bytes = sum(t.nbytes for t in self.tensors())
         self.saver._save("to warm up")  # whose memory is new
         self.saver._told()

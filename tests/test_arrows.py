@@ -61,9 +61,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify_resume": {"errors", "events", "objective", "data", "seeds", "checkpoint"},
     "examine": LOOP | {"loop", "precision", "seeds", "checkpoint", "doctor", "verify_resume"},
     "state": SETUP | {"setup", "parallel", "planning", "loop", "own_loop", "checkpoint", "observers"},
-    "trainer": SETUP
-    | {"setup", "planning", "loop", "own_loop", "seeds", "state", "checkpoint", "observers", "result", "consult"}
-    | {"verify_resume", "examine", "parallel", "tally"},
+    "inference": SETUP | {"setup", "state", "parallel", "tally"},
+    "session": {"errors", "setup", "state", "inference", "loop", "own_loop", "checkpoint", "observers", "parallel"},
+    "run": SETUP | {"setup", "state", "inference", "planning", "loop", "parallel"},
+    "trainer": {"errors", "events", "objective", "step", "data", "optim", "checks", "checkpoint"}
+    | {"setup", "state", "inference", "session", "run", "planning", "plan", "loop", "evaluate", "seeds", "consult"}
+    | {"parallel", "observers", "result", "verify_resume", "examine"},
     "recipe": {"trainer", "result", "loop", "checkpoint"},
     "recipes": {FRONT_DOOR, "data", "errors"},  # written as a user's are
     "cli": {"*"},  # nobody imports cli, but for `python -m trueloop`

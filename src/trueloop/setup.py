@@ -97,6 +97,15 @@ class Setup:
     is_cut_up: bool
     """The model's weights lie in parts on several processes (FSDP)."""
 
+    @property
+    def training_objective(self) -> Objective:
+        """What is minimised, where that is not the user's own loop's to say."""
+        if self.objective is None:
+            raise ArgumentError(
+                "expected a loss, got none: give Trainer(model, loss=…); only a loop of your own needs none"
+            )
+        return self.objective
+
 
 def set_up(choices: Choices) -> Setup:
     """Moves the model to its device, builds optimizers, brings the loss into form. Once a trainer, at its first use."""

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -18,48 +17,38 @@ import torch
 from torch import Tensor, nn
 
 from trueloop import loop, state
-from trueloop.checkpoint import retention, store, weights
-from trueloop.checkpoint.find import Origin, find, has_checkpoints
+from trueloop.checkpoint import retention, weights
 from trueloop.checkpoint.layout import FOLDER
 from trueloop.checkpoint.lock import lock
-from trueloop.checkpoint.resume import Parts, capture, check, check_kept, restore, restore_model
-from trueloop.checkpoint.rngs import set_rngs_to
-from trueloop.checkpoint.saving import Saver, Saving, fresh_copies, saved, snapshot_of
-from trueloop.checkpoint.signals import Asked, ending, listening, until_asked
+from trueloop.checkpoint.resume import check_kept
+from trueloop.checkpoint.saving import Saving, saved
+from trueloop.checkpoint.signals import Asked, ending, listening
 from trueloop.checks import check_count, check_positive
 from trueloop.consult import consulted
-from trueloop.data.arrays import is_arrays
-from trueloop.data.device import onto
-from trueloop.data.feed import Feed, batch_size_for
-from trueloop.data.given import in_order
+from trueloop.data.feed import batch_size_for
 from trueloop.data.part import Part
-from trueloop.data.randomness import borrowed_rngs
-from trueloop.errors import ArgumentError, CheckpointError, DataError, UnknownNameError
-from trueloop.evaluate import evaluate, predict, wake
-from trueloop.events import EvalEnded, StepEnded
-from trueloop.loop import Evaluation, Events, Observer, Run, watch
+from trueloop.errors import ArgumentError
+from trueloop.evaluate import wake
+from trueloop.events import StepEnded
+from trueloop.inference import BATCH_SIZE, averaged_model, evaluated_data, evaluated_model, predicted_data
+from trueloop.loop import Events, Observer, Run, watch
 from trueloop.objective import Batch, Count, Objective, Penalty
 from trueloop.observers.jsonl import Jsonl
-from trueloop.observers.run_folder import RunRecord, start_over
+from trueloop.observers.run_folder import RunRecord
 from trueloop.observers.save import SaveAtEnd
-from trueloop.optim import Average, recompute_batchnorm
-from trueloop.own_loop import OwnLoop
+from trueloop.optim import Average
 from trueloop.parallel.agree import agreed
-from trueloop.parallel.alike import begin_alike, check_alike, until_all_end
-from trueloop.parallel.deal import in_order as dealt_in_order
-from trueloop.parallel.deal import same_buffers
+from trueloop.parallel.alike import begin_alike, check_alike
 from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
-from trueloop.parallel.gather import Together, whole_weights
-from trueloop.parallel.reading import ReadByAll, shared_feed
-from trueloop.parallel.reduce import of_the_first
-from trueloop.parallel.ritual import alike_again
-from trueloop.parallel.tally import SharedTally
+from trueloop.parallel.reading import shared_feed
 from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
-from trueloop.planning import describe_evaluation, in_words, make_plan
+from trueloop.planning import in_words
 from trueloop.result import Collector, Result
+from trueloop.run import make_run
 from trueloop.seeds import deterministic as deterministic_kernels
 from trueloop.seeds import seed_all
+from trueloop.session import Session
 from trueloop.setup import (
     Choices,
     MetricLike,
@@ -67,29 +56,13 @@ from trueloop.setup import (
     Parallel,
     ScheduleLike,
     Setup,
-    begin_average,
-    length,
-    make_ritual,
     set_up,
 )
 from trueloop.step import Settings
-from trueloop.tally import Tally
 
 if TYPE_CHECKING:
-    from trueloop.checkpoint.shards import Empty
     from trueloop.examine.result import Examined
-    from trueloop.parallel.shards import Shards
     from trueloop.verify_resume.verdict import Verdict
-
-BATCH_SIZE = 256
-"""Samples a batch in ``evaluate`` and ``predict``, where none was given: it changes no result."""
-
-WIDER = 4
-"""Evaluation batches are so many times those of training, for a loss that does not depend on the batch: they keep no
-activations for a backward pass. A guess that is safe in memory; a DataLoader of your own sets another size."""
-
-_HOLD, _WRITE, _GATHER = range(3)
-"""What rank 0 has all processes do (``Trainer._together``)."""
 
 
 class Trainer:
@@ -282,16 +255,6 @@ class Trainer:
             from trueloop.observers.progress import Progress  # rich takes 0.1 s to import
 
             watchers.append(Progress())
-        saver = None
-        if out is not None and here.first:
-            save = SaveAtEnd(self._write_weights, out / weights.NAME)
-            watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
-            names = self._names
-            shards = self._shards_by_all
-            saver = Saver(
-                out, saving, self._capture_by_all, unfit=self._unfit, asked=asked, weights=names, shards=shards
-            )
-        watchers += observers
         how: dict[str, Any] = {
             "epochs": epochs,
             "steps": steps,
@@ -304,23 +267,28 @@ class Trainer:
             "evaluate_every_steps": evaluate_every_steps,
         }
         with told_once(here), contextlib.ExitStack() as until_the_end:
-            goes_on = out is not None and out.exists() and (resume is not None or self._found is not None)
+            session = self._session  # which the processes make together
+            saver = None
+            if out is not None and here.first:
+                save = SaveAtEnd(session.write_weights, out / weights.NAME)
+                watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
+                saver = session.saver(out, saving, asked)
+            watchers += observers
+            goes_on = out is not None and out.exists() and (resume is not None or session.found is not None)
 
             def go_on() -> None:
                 if goes_on and out is not None:
                     until_the_end.enter_context(lock(out))  # before anything in it is read, or cut back
                 if resume is not None:
-                    self._find(resume, out)
+                    session.find(resume, out)
 
             if not here.alone:
-                _ = self.setup  # which the processes make together
                 check_alike(state.keeping_on_all(out, saving, self.choices.metrics))
             by_the_first(go_on, here)
-            self._follow()
-            self._observers = watchers if saver is None else [*watchers, saver]
-            until_the_end.callback(self._forget_observers)
-            found = self._found
-            self._asked = asked if out is not None else None
+            session.follow()
+            found = session.found
+            own = watchers if saver is None else [*watchers, saver]
+            until_the_end.enter_context(session.watched_by(own, asked if out is not None else None))
             events = self.train(train, val, **how, saves=None if out is None else f"{out}: {saving.describe()}")
             if out is not None:
                 settings = {**how, "saving": asdict(saving), "trainer": self._settings(), **(about or {})}
@@ -333,9 +301,7 @@ class Trainer:
 
                 by_the_first(take, here)
                 until_the_end.enter_context(listening(asked))
-            if out is not None and self.setup.is_cut_up:
-                events = self._together.between(events, asked)
-                until_the_end.callback(self._shards.wait)
+                events = until_the_end.enter_context(session.saved_by_all(events, asked))
             if saver is not None:
                 events = saved(events, saver)
             watch(events, watchers)
@@ -368,31 +334,10 @@ class Trainer:
             >>> bool((first.model.weight == second.model.weight).all())
             True
         """
-        if not self._here.alone:
-            _ = self.setup  # which the processes make together
-        with telling(self._here):
-            by_the_first(lambda: self._seek(folder, step), self._here)
-            self._follow()
-
-    def _seek(self, folder: Path | str, step: int | None = None) -> None:
-        found = find(folder, step, self._empty)
-        for passed in found.passed:
-            warnings.warn(passed, stacklevel=4)
-        self._go_back(found)
-
-    def _go_back(self, found: Origin) -> None:
-        _ = self.setup
-        try:
-            check(self.model, self.setup.loss, self.setup.optimizers, self.keep, found.trees)
-        except (CheckpointError, DataError) as error:
-            raise type(error)(str(error), file=found.entry.path) from error
-        restore_model(self.model, found.trees)
-        begin_average(self.setup)
-        if self.setup.averaged is not None and found.state["averaged"] is not None:
-            self.setup.averaged.load_state_dict(found.state["averaged"])
-        set_rngs_to(found.state["rngs"])
-        self._own.go_back(found.state["place"])
-        self._last_run, self._found = None, found
+        session, here = self._session, self._here
+        with telling(here):
+            by_the_first(lambda: session.seek(folder, step), here)
+            session.follow()
 
     def save(self, folder: Path | str) -> Path:
         """Saves the whole state as it is now: between two events of ``train``, or in a loop of your own.
@@ -406,19 +351,7 @@ class Trainer:
         Raises:
             CheckpointError: it cannot be written; the ones before it are as they were.
         """
-        check_kept(self.keep)
-        captured = self._capture()
-        if captured is None:
-            raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
-        place = self._own.place if self._last_run is None else self._last_run.place
-        snapshot = snapshot_of(captured, fresh_copies(), self.step, place.epoch, "asked for")
-        shards = self._shards.take_turn(snapshot) if self.setup.is_cut_up else None
-
-        def write() -> Path:
-            with contextlib.nullcontext() if shards is None else contextlib.closing(shards):
-                return store.write(Path(folder) / FOLDER, snapshot, shards=shards)
-
-        return write() if self.setup.world.alone else Path(of_the_first(by_the_first(write)))
+        return self._session.save(Path(folder))
 
     def verify_resume(
         self, train: Any, val: Any = None, *, verify_steps: int | None = None, timeout: float = 1800.0, **how: Any
@@ -521,7 +454,8 @@ class Trainer:
 
         The arguments are those of ``fit``; all is checked and set up before the first event is asked for.
         """
-        found = self._found
+        session = self._session
+        found = session.found
         run = self._run(
             train,
             val,
@@ -537,15 +471,15 @@ class Trainer:
             evaluate_every_steps=evaluate_every_steps,
             saves=saves,
         )
-        self._found = None  # not before: a mistyped argument must not lose it
-        self._own.wake()
+        session.found = None  # not before: a mistyped argument must not lose it
+        session.own.wake()
         if seed is not None:
             seed_all(seed)
         if found is not None:
-            state.go_on(run, self._parts(), found)
+            state.go_on(run, session.parts, found)
         wake(self.model)
         events = self._deterministic(run) if self.choices.deterministic else loop.train(run)
-        events = agreed(events, run, self.setup.world, self._asked or Asked(), self.choices.compare_every_steps)
+        events = agreed(events, run, self.setup.world, session.asked or Asked(), self.choices.compare_every_steps)
         if self.choices.doctor:
             from trueloop.examine.at_start import at_start
 
@@ -562,11 +496,11 @@ class Trainer:
             how.pop(name, None)
         groups = [group for optimizer in self.setup.optimizers.values() for group in optimizer.param_groups]
         before = [dict(group) for group in groups]
-        last_run, averaged = self._last_run, self.setup.averaged
+        last_run, averaged = self._session.run, self.setup.averaged
         try:
             return self._run(train, val, **how).plan
         finally:  # torch's schedulers set rates and momenta when they are made
-            self._last_run, self.setup.averaged = last_run, averaged
+            self._session.run, self.setup.averaged = last_run, averaged
             for group, kept in zip(groups, before, strict=True):
                 group.clear()
                 group.update(kept)
@@ -586,7 +520,7 @@ class Trainer:
             >>> ended.step
             4
         """
-        return self._own.epochs(number)
+        return self._session.own.epochs(number)
 
     def batches(self, data: Any, **how: Any) -> Iterator[Batch]:
         """The batches of one epoch of a loop of your own: in train mode, on the device, under autocast if any.
@@ -599,9 +533,9 @@ class Trainer:
         no sample gets one of the others', and its ``update`` counts for nothing. What the loop's body draws from
         torch's random numbers is each process's own.
         """
-        self._last_run = None
+        self._session.run = None
         part = Part(self.setup.world.rank, self.setup.world.size)
-        return self._own.batches(self._feed(data, shuffle=how.pop("shuffle", True), part=part, **how))
+        return self._session.own.batches(shared_feed(data, shuffle=how.pop("shuffle", True), part=part, **how))
 
     def update(self, loss: Tensor, *, count: Count | None = None, optimizer: str = "") -> StepEnded | None:
         """The ritual, from a loss on: zero, backward, unscale, clip, step, schedule.
@@ -615,8 +549,8 @@ class Trainer:
         Returns:
             The step's record; None within an accumulation window, where no step is taken yet.
         """
-        self._last_run = None
-        return self._own.update(loss, count, optimizer)
+        self._session.run = None
+        return self._session.own.update(loss, count, optimizer)
 
     def evaluating(self, data: Any, **how: Any) -> Iterator[Batch]:
         """Batches in order, in eval mode and without a graph; modes are as they were after the loop, or a break.
@@ -626,7 +560,7 @@ class Trainer:
         count every sample on each: make it with ``sync_on_compute=False``.
         """
         how["batch_size"] = batch_size_for(data, how.get("batch_size"), BATCH_SIZE)
-        return self._own.evaluating(self._feed(data, shuffle=False, **how))
+        return self._session.own.evaluating(shared_feed(data, **how))
 
     # --- using a model ---------------------------------------------------------------------------------------------
 
@@ -639,20 +573,8 @@ class Trainer:
             >>> Trainer(nn.Linear(1, 1), nn.MSELoss(), tl.optim.sgd(lr=0.1)).evaluate((x, x)).keys()
             dict_keys(['loss'])
         """
-        form = self._objective()
-        source = self._feed(
-            data,
-            shuffle=False,
-            batch_size=batch_size_for(data, batch_size, BATCH_SIZE),
-            workers=workers,
-            part=self._in_turn,
-        )
-        with telling(self.setup.world), contextlib.closing(source):
-            self._check_same(data, source)
-            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
-            ended = evaluate(self.evaluated_model, form, batches, self.setup.metrics, tally=self._tally)
-            self._check_read(source, self.step)
-            return dict(ended.metrics)
+        ended = evaluated_data(self.setup, data, batch_size=batch_size, workers=workers, step=self.step)
+        return dict(ended.metrics)
 
     def predict(
         self, data: Any, *, batch_size: int | None = None, workers: int = 0, has_target: bool | None = None
@@ -673,31 +595,24 @@ class Trainer:
             >>> outputs.shape, bool((outputs == model.bias).all())
             (torch.Size([5, 1]), True)
         """
-        size = batch_size_for(data, batch_size, BATCH_SIZE)
-        gather = list if self.setup.world.alone else dealt_in_order
-        how: dict[str, Any] = {"batch_size": size, "workers": workers, "part": self._in_turn}
-        source = self._feed(data, shuffle=False, **how)
-        if source.shuffled:  # a DataLoader of the user's: the order of its input is that of its dataset
-            source = self._feed(in_order(data, BATCH_SIZE), shuffle=False, **how)
-        with telling(self.setup.world), contextlib.closing(source), self.setup.precision.autocast(self.setup.device):
-            self._check_same(data, source)
-            batches = self._in_step(onto(self.setup.device)(source.epoch(0)))
-            outputs = predict(self.evaluated_model, batches, has_target=has_target, gather=gather)
-            self._check_read(source, self.step)
-            return outputs
+        return predicted_data(
+            self.setup, data, batch_size=batch_size, workers=workers, has_target=has_target, step=self.step
+        )
 
     @property
     def step(self) -> int:
         """Optimizer steps taken in the run that goes on, or went on last; after ``resume``, those of the checkpoint."""
-        if self._found is not None:
-            return self._found.entry.step
-        return self._own.step if self._last_run is None else self._last_run.ritual.step
+        return self._session.step
 
     @property
     def averaged(self) -> nn.Module | None:
         """The model with averaged weights, if an average is kept and has begun."""
-        averaged = self.setup.averaged
-        return None if averaged is None or not averaged.taken else averaged.module
+        return averaged_model(self.setup)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """What evaluations and predictions use: the averaged weights where asked for and begun, else the model."""
+        return evaluated_model(self.setup)
 
     @property
     def _here(self) -> World:
@@ -711,323 +626,13 @@ class Trainer:
             begin_alike(self.model, made.loss)
         return made
 
-    # --- from arguments to a run -----------------------------------------------------------------------------------
-
-    _last_run: Run | None = None
-    _observers: Sequence[object] = ()
-    """Those of the run that goes on: what they remember is saved with it."""
-    _asked: Asked | None = None
-    """What signals ask of the run that goes on."""
-    _found: Origin | None = None
-    """The checkpoint that the next run goes on from."""
-
     @cached_property
-    def _own(self) -> OwnLoop:
-        return OwnLoop(self.setup, self._own_has_begun)
+    def _session(self) -> Session:
+        return Session(self.setup, self.keep)
 
-    def _feed(self, data: Any, *, shuffle: bool, seed: int | None = None, **how: Any) -> Feed:
-        how.setdefault("batch_size", None)
-        return shared_feed(data, seed=torch.initial_seed() if seed is None else seed, shuffle=shuffle, **how)
-
-    def _objective(self) -> Objective:
-        form = self.setup.objective
-        if form is None:
-            raise ArgumentError(
-                "expected a loss, got none: give Trainer(model, loss=…); only a loop of your own needs none"
-            )
-        return form
-
-    def _run(
-        self,
-        train: Any,
-        val: Any = None,
-        *,
-        epochs: int | None = None,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        seed: int | None = None,
-        shuffle: bool = True,
-        workers: int = 0,
-        worker_timeout: float = 300.0,
-        evaluate_every: int | None = 1,
-        evaluate_every_steps: int | None = None,
-        saves: str | None = None,
-        found: Origin | None = None,
-    ) -> Run:
-        if found is not None and seed is None:
-            seed = found.state["settings"].get("seed")
-        for name, value in (("evaluate_every", evaluate_every), ("evaluate_every_steps", evaluate_every_steps)):
-            if value is not None:
-                check_count(name, value, hint="None for none")
-        setup, form = self.setup, self._objective()
-        if len(setup.optimizers) > 1:
-            raise ArgumentError(
-                f"fit and train have one loss and one optimizer, got optimizers {', '.join(setup.optimizers)}; write a "
-                "loop of your own: trainer.batches(…), trainer.update(loss, optimizer=…)"
-            )
-        how: dict[str, Any] = {"workers": workers, "worker_timeout": worker_timeout, "seed": seed}
-        part = Part(setup.world.rank, setup.world.size)
-        source = self._feed(train, batch_size=batch_size, shuffle=shuffle, part=part, **how)
-        held_out = None if val is None else self._held_out(train, val, batch_size, form, how)
-
-        def again() -> Feed:
-            return self._feed(in_order(train, BATCH_SIZE), shuffle=False, batch_size=batch_size, **how)
-
-        begin_average(setup)
-        notes: list[str] = []
-        run_length = length(source, self.choices.accumulate, epochs, steps)
-        (optimizer,) = setup.optimizers
-        run_seed = torch.initial_seed() if seed is None else seed
-        if not setup.world.alone:
-            asked_for = {"epochs": epochs, "steps": steps, "seed": run_seed, "shuffle": source.shuffled}
-            asked_for |= {"evaluate_every": evaluate_every, "evaluate_every_steps": evaluate_every_steps}
-            asked_for |= state.sizes({"data": source, "validation data": held_out})
-            check_alike({**asked_for, **state.same_on_all(setup, train, val)}, setup.choices.model)
-        ritual, schedule, schedule_text, latch = make_ritual(setup, optimizer, run_length, notes, run_seed)
-        watched = None if ritual.scheduler is None else ritual.scheduler.metric
-        if held_out is not None and watched is not None and watched.partition("/")[0] not in ("loss", *setup.metrics):
-            raise UnknownNameError("metric", watched, ["loss", *setup.metrics])
-        if held_out is None and ritual.scheduler is not None and ritual.scheduler.every == "evaluation":
-            notes.append("the schedule moves after evaluations, and there is no validation data: it never will")
-        if saves is not None:
-            inexact = state.why_inexact(setup, source, held_out)
-            saves += (
-                f"; a resume is exact, {source.resumes}" if inexact is None else f"; a resume is NOT exact: {inexact}"
-            )
-        if self.choices.deterministic and seed is None:
-            notes.append("deterministic=True without a seed: the same bits twice need seed=… as well")
-        plan = make_plan(
-            setup,
-            ritual,
-            run_length,
-            source,
-            schedule,
-            schedule_text,
-            evaluates=describe_evaluation(held_out, evaluate_every, evaluate_every_steps, self.choices.metrics),
-            saves=saves,
-            notes=notes,
-        )
-        self._last_run = Run(
-            ritual=ritual,
-            objective=form,
-            feed=source,
-            plan=plan,
-            seed=torch.initial_seed() if seed is None else seed,
-            accumulate=self.choices.accumulate,
-            epochs=epochs,
-            steps=steps,
-            evaluate=None if held_out is None else self._evaluation(form, held_out, again),
-            evaluate_every=evaluate_every,
-            evaluate_every_steps=evaluate_every_steps,
-            onto_device=self._onto_device(source),
-            latch=latch,
-            held_out=held_out,
-            generators=state.generators_of(setup, val),
-            settings={
-                "seed": torch.initial_seed() if seed is None else seed,
-                "epochs": epochs,
-                "steps": steps,
-                "batch_size": source.batch_size,
-                "shuffle": source.shuffled,
-                "samples": source.samples,
-                "evaluate_every": evaluate_every,
-                "evaluate_every_steps": evaluate_every_steps,
-                "schedule": schedule_text,
-                **state.fingerprint(setup),
-            },
-            at_end=lambda: self._recompute_batchnorm(form, again),
-        )
-        return self._last_run
-
-    def _onto_device(self, source: Feed) -> Callable[[Iterator[Batch]], Iterator[Batch]]:
-        """Brings the batches of training to the device; where there are other processes, to one end."""
-        move = onto(self.setup.device, ahead=not source.state())
-        return move if self.setup.world.alone else lambda batches: until_all_end(move(batches))
-
-    @property
-    def _in_turn(self) -> Part:
-        """This process's batches in an evaluation."""
-        return Part(self.setup.world.rank, self.setup.world.size, in_turn=True)
-
-    def _held_out(self, train: Any, val: Any, batch_size: int | None, form: Objective, how: dict[str, Any]) -> Feed:
-        """Validation data, in larger batches than training's where that changes nothing: no graph is kept."""
-        if isinstance(val, list) and not is_arrays(val) and not isinstance(train, list):
-            batch_size = None  # batches as they are; a list of samples goes with one to train on
-        elif batch_size is not None and form.criterion is not None:
-            batch_size *= WIDER
-        size = batch_size_for(val, batch_size, BATCH_SIZE)
-        return self._feed(val, shuffle=False, batch_size=size, part=self._in_turn, **how)
-
-    def _evaluation(self, form: Objective, held_out: Feed, again: Callable[[], Feed]) -> Evaluation:
-        """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
-        to_device = onto(self.setup.device)
-
-        def evaluation(step: int, epoch: int) -> EvalEnded:
-            if self.evaluated_model is not self.model:
-                self._recompute_batchnorm(form, again)
-            try:
-                batches = to_device(held_out.epoch(0))
-                if self._asked is not None and self.setup.world.alone:  # the others could not break off as well
-                    batches = until_asked(batches, self._asked)
-                batches = self._in_step(batches)
-                tally = self._tally
-                ended = evaluate(
-                    self.evaluated_model, form, batches, self.setup.metrics, step=step, epoch=epoch, tally=tally
-                )
-                self._check_read(held_out, step)
-                return ended
-            finally:
-                held_out.close()  # its workers, if it was left in the middle
-
-        return evaluation
-
-    def _recompute_batchnorm(self, form: Objective, again: Callable[[], Feed]) -> None:
-        """Makes the BatchNorm statistics of averaged weights anew, if the average asks for it and has moved since."""
-        averaged, average = self.setup.averaged, self.choices.average
-        if averaged is None or average is None or not average.recompute or averaged.taken == averaged.recomputed_at:
-            return
-        averaged.recomputed_at = averaged.taken
-        frozen = {name for name, module in self.model.named_modules() if not module.training}
-        with borrowed_rngs(), contextlib.closing(again()) as train:
-            batches = onto(self.setup.device)(train.epoch(0))
-            recompute_batchnorm(averaged.module, batches, forward=form.compute, keep=frozen)
-
-    def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches of an evaluation, of one model; as many on each process where all go through it together."""
-        if not self.setup.world.alone:
-            same_buffers(self.evaluated_model)
-        if not self.setup.is_cut_up:
-            return batches
-        from trueloop.parallel.shard import in_step
-
-        return in_step(batches)
-
-    def _check_same(self, data: Any, source: Feed) -> None:
-        """Data to evaluate on, of which this process takes its part, is the same on all of them."""
-        if not self.setup.world.alone:
-            check_alike(state.data_on_all(data, source))
-
-    def _check_read(self, source: Feed, step: int) -> None:
-        """What each process has read for itself, to take its part of it, was the same on all of them to the end."""
-        if isinstance(source, ReadByAll):
-            source.check_alike(step)
-
-    @property
-    def _tally(self) -> type[Tally]:
-        return Tally if self.setup.world.alone else SharedTally
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """What evaluations and predictions use: the averaged weights where asked for and begun, else the model."""
-        averaged = self.averaged
-        return (
-            averaged if averaged is not None and self.choices.average and self.choices.average.evaluate else self.model
-        )
-
-    # --- checkpoints -----------------------------------------------------------------------------------------------
-
-    def _parts(self) -> Parts:
-        """All that holds state in the run that goes on."""
-        return state.parts(self.setup, self._last_run, self._own, self._observers, self.keep)
-
-    def _capture(self) -> dict[str, dict[str, Any]] | None:
-        """The run's state; None where it has not moved since it was read from a checkpoint."""
-        run = self._last_run
-        if self._found is not None or (run is not None and run.resumed is not None):
-            return None
-        if run is not None and run.latch is not None:
-            run.latch.check(run.place.epoch, run.ritual.step)  # a NaN on a device, not read yet: these steps are void
-        with alike_again():  # saved in the body of a loop of the user's own
-            captured = capture(self._parts())
-        if not self.setup.is_cut_up:
-            return captured
-        from trueloop.parallel.shards import in_parts
-
-        return in_parts(captured)
-
-    def _capture_by_all(self) -> dict[str, dict[str, Any]] | None:
-        """The same, as rank 0 asks for it."""
-        return self._together.do(_HOLD) if self.setup.is_cut_up else self._capture()
-
-    def _shards_by_all(self, snapshot: store.Snapshot) -> store.WriteShards | None:
-        """Has all processes write the parts that they hold."""
-        return self._together.do(_WRITE, snapshot) if self.setup.is_cut_up else None
-
-    @cached_property
-    def _together(self) -> Together:
-        """What the weights' parts are needed for, on all processes: ``_HOLD``, ``_WRITE`` and ``_GATHER``."""
-        return Together(
-            lambda: self._shards.hold(self._capture()),
-            lambda *snapshot: self._shards.take_turn(*snapshot),
-            lambda: whole_weights(self.evaluated_model),
-        )
-
-    @cached_property
-    def _shards(self) -> Shards:
-        from trueloop.parallel.shards import Shards
-
-        return Shards(self._names)
-
-    @property
-    def _names(self) -> list[str]:
-        return [name for name, _ in self.model.named_parameters()]
-
-    @property
-    def _empty(self) -> Empty | None:
-        """Memory for what a checkpoint holds in parts: as the model is cut up, if it is."""
-        if self._here.alone or not self.setup.is_cut_up:
-            return None
-        from trueloop.parallel.shards import empty
-
-        return empty
-
-    def _write_weights(self, file: Path) -> None:
-        if not self.setup.is_cut_up:
-            weights.save_weights(self.evaluated_model, file)
-        elif self._together.listening:  # a Ctrl-C in the middle of a step leaves nobody to ask
-            weights.write_tensors(self._together.do(_GATHER), file)
-
-    def _unfit(self) -> str | None:
-        if self.setup.is_cut_up:
-            return "it left a step, and the weights lie in parts on several processes"
-        return state.unfit(self.model, self._last_run)
-
-    def _own_has_begun(self, fetches: bool) -> Callable[[], None] | None:
-        """Puts a loop of the user's own where the checkpoint stands; gives the last act.
-
-        Where ``update`` begins it, a forward pass has been made by then, with the weights that ``resume`` put in place:
-        they, and the RNGs, are left alone.
-        """
-        found, self._found = self._found, None
-        if found is None:
-            return None
-        lines = restore(self._parts(), found.trees, weights=fetches)
-        for line in lines if self._here.first else ():
-            warnings.warn(f"resumed: {line}", stacklevel=2)
-        return (lambda: state.last_act(found, state.generators_of(self.setup))) if fetches else None
-
-    def _find(self, resume: Path | str, out: Path | None) -> None:
-        """Finds what to go on from; for "auto" there may be nothing yet."""
-        if resume != "auto":
-            self._seek(resume)
-        elif out is None:
-            raise ArgumentError("resume='auto' goes on in the run's folder: give out=…")
-        elif has_checkpoints(out):
-            self._seek(out)
-        elif out.exists():
-            start_over(out)
-
-    def _follow(self) -> None:
-        """Every process goes on from the checkpoint that rank 0 has found."""
-        if self._here.alone:
-            return
-        own = None if self._found is None else str(self._found.entry.path)
-        where = of_the_first(own)
-        if where is not None and where != own:
-            self._go_back(find(where, empty=self._empty, verified=True))
-
-    def _forget_observers(self) -> None:
-        self._observers, self._asked = (), None
+    def _run(self, train: Any, val: Any = None, **how: Any) -> Run:
+        self._session.run = make_run(self.setup, train, val, asked=lambda: self._session.asked, **how)
+        return self._session.run
 
     def _settings(self) -> dict[str, Any]:
         """What the trainer was given, in words, for ``run.json``."""

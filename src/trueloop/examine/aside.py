@@ -145,7 +145,7 @@ def put_back(trainer: Trainer, *data: Any) -> Iterator[None]:
     modules = [module for root in (trainer.model, setup.loss) if root is not None for module in root.modules()]
     optimizers = [_of_optimizer(optimizer) for optimizer in setup.optimizers.values()]
     inside = [_of_module(module) for module in modules]
-    last_run, averaged = trainer._last_run, setup.averaged
+    last_run, averaged = trainer._session.run, setup.averaged
     roots = (trainer.model, trainer.choices.loss, trainer.choices.settings.penalty, *data)
     generators = generators_in([root for root in roots if root is not None])
     before, rngs = states(generators), state_of_rngs()
@@ -154,7 +154,7 @@ def put_back(trainer: Trainer, *data: Any) -> Iterator[None]:
     finally:
         for back in (*inside, *optimizers):
             back()
-        trainer._last_run, setup.averaged = last_run, averaged
+        trainer._session.run, setup.averaged = last_run, averaged
         put(generators, before)
         set_rngs_to(rngs)
 

@@ -21,7 +21,7 @@ from trueloop.data.arrays import is_arrays
 from trueloop.data.device import batch_length
 from trueloop.data.feed import Feed, feed
 from trueloop.data.nested import leaves
-from trueloop.data.part import WHOLE, Part, cut, sliced
+from trueloop.data.part import WHOLE, Idle, Part, cut, sliced
 from trueloop.errors import ArgumentError, DataError, ProcessError
 from trueloop.parallel.alike import apart
 from trueloop.parallel.likeness import checksum
@@ -30,12 +30,15 @@ from trueloop.parallel.reduce import gathered, summed
 Kind = Literal["the same on all", "a stream", "a part on each"]
 
 
-def shared_feed(data: Any, *, batch_size: int | None, part: Part = WHOLE, **how: Any) -> Feed:
+def shared_feed(
+    data: Any, *, batch_size: int | None = None, seed: int | None = None, part: Part = WHOLE, **how: Any
+) -> Feed:
     """The way to read ``data``, of which this process has a part.
 
     Args:
         data: as for ``data.feed``.
         batch_size: of all processes together; None for a loader, which has its own.
+        seed: as for ``data.feed``; None takes ``torch.initial_seed()``.
         part: this process's.
         **how: as for ``data.feed``.
 
@@ -47,7 +50,7 @@ def shared_feed(data: Any, *, batch_size: int | None, part: Part = WHOLE, **how:
         >>> next(feed.epoch(0)).tolist()
         [2, 3]
     """
-    how["batch_size"] = batch_size
+    how |= {"batch_size": batch_size, "seed": torch.initial_seed() if seed is None else seed}
     if part.of == 1 or not _is_read_by_all(data, batch_size):
         return feed(data, part=part, **how)
     sampler = _distributed_sampler(data)
@@ -156,9 +159,11 @@ class ReadByAll:
             if self._part.in_turn:
                 yield from pieces
                 return
-            own = _Counted(pieces)
-            yield from _until_none_has_more(own)
-            self._check_length(own.samples, from_start=start == 0)
+            own = 0
+            for batch in _until_none_has_more(pieces):
+                own += 0 if isinstance(batch, Idle) else batch_length(batch)
+                yield batch
+            self._check_length(own, from_start=start == 0)
         elif start // self._splits != start:
             yield from sliced(self._noted(self._read.epoch(number, start)), self._part)
         else:
@@ -226,18 +231,6 @@ def _pieces(batches: Iterable[Any], splits: int) -> Iterator[Any]:
             rows = Part(rank, splits).rows(samples)
             if rows.start < rows.stop:
                 yield cut(batch, rows, samples)
-
-
-class _Counted:
-    """Batches, and the samples of those that were read so far."""
-
-    def __init__(self, batches: Iterator[Any]) -> None:
-        self._batches, self.samples = batches, 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self._batches:
-            self.samples += batch_length(batch)
-            yield batch
 
 
 def _until_none_has_more(batches: Iterable[Any]) -> Iterator[Any]:

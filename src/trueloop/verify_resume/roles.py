@@ -173,7 +173,7 @@ class _Recorder:
         if self._role == HALFWAY:
             self.record.moments[moment] = {}
             return
-        trees = capture(self._trainer._parts())
+        trees = capture(self._trainer._session.parts)
         trees["state"].pop("settings")  # what it was asked for, and not what it has become
         trees["state"]["observers"].pop("Collector", None)  # holds seconds
         trees["optimizer"] = _by_parameter(self._trainer, trees["optimizer"])
@@ -183,7 +183,7 @@ class _Recorder:
 
     def _die(self) -> None:
         self.record.write(self._folder / f"{self._role}.json")
-        run = self._trainer._last_run
+        run = self._trainer._session.run
         if run is not None:
             run.feed.close()  # workers that lose their parent leave shared memory behind
         os._exit(KILLED)
@@ -224,7 +224,7 @@ def _scramble(trainer: Trainer) -> None:
 def _fit(
     trainer: Trainer, train: Any, val: Any, how: Mapping[str, Any], observers: Sequence[Any], recorder: _Recorder
 ) -> None:
-    form = trainer._objective()
+    form = trainer.setup.training_objective
 
     def compute(model: nn.Module, batch: Batch) -> Computed:
         if torch.is_grad_enabled():  # else this is an evaluation
@@ -238,7 +238,7 @@ def _fit(
 
 def _own_loop(role: str, trainer: Trainer, train: Any, how: Mapping[str, Any], recorder: _Recorder) -> None:
     """The loop that a user would write for the same objective."""
-    form, record, seed = trainer._objective(), recorder.record, how.get("seed")
+    form, record, seed = trainer.setup.training_objective, recorder.record, how.get("seed")
     if role == OWN and seed is not None:
         seed_all(seed)
     per_epoch = record.per_epoch or 1
