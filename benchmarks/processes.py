@@ -1,13 +1,12 @@
 """A step of several processes: by hand with torch's DDP or FSDP2, and by trueloop, on the same batches.
 
-``cases/scale.py`` starts it with torch's launcher, and reads what rank 0 writes. Variants run in turn in the same
-processes, each round in another order: what slows a round down slows all of them.
+``cases/scale.py`` starts it, by torch's launcher where there are several, and reads what rank 0 writes. Each variant
+has processes of its own: what one does to its process (malloc's settings) makes no other faster or slower.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import trueloop as tl
 from benchmarks.workloads import fashion
 from trueloop.data.part import Part
+from trueloop.memory import keep_freed_blocks
 
 Batch = tuple[Tensor, Tensor]
+WORKS = ("cnn", "tiny")
 Mark = tuple[float, float]
 """Seconds on the wall's clock, and of the process on a CPU."""
 
@@ -49,13 +50,13 @@ class Work:
             work = fashion()
             self.make, self.criterion = work.model, work.make_loss()
             self.batches = list(zip(work.x.split(128), work.y.split(128), strict=True))
-            self.warm, self.steps = 10, 4 if quick else 32
+            self.warm, self.steps = (10, 4) if quick else (20, 96)
         else:
             generator = torch.Generator().manual_seed(0)
             self.make, self.criterion = _tiny, nn.MSELoss()
             pairs = (torch.randn(2, 16, 32, generator=generator) for _ in range(64))
             self.batches = [(x, y) for x, y in pairs]
-            self.warm, self.steps = (32, 64) if quick else (128, 512)
+            self.warm, self.steps = (32, 64) if quick else (128, 1024)
 
     @property
     def all(self) -> int:
@@ -115,10 +116,18 @@ def by_trueloop(work: Work, steps: int, marks: list[Mark], parallel: Any) -> Non
 Variant = Callable[[Work, int, list[Mark]], None]
 VARIANTS: dict[str, Variant] = {
     "by hand, DDP": lambda *given: by_hand(*given, DistributedDataParallel),
+    "by hand, DDP, freed memory kept": lambda *given: by_hand(*given, _kept(DistributedDataParallel)),
     "trueloop, DDP": lambda *given: by_trueloop(*given, "ddp"),
     "by hand, FSDP2": lambda *given: by_hand(*given, _shard),
+    "by hand, FSDP2, freed memory kept": lambda *given: by_hand(*given, _kept(_shard)),
     "trueloop, FSDP2": lambda *given: by_trueloop(*given, tl.FSDP()),
 }
+
+
+def _kept(wrap: Callable[[nn.Module], nn.Module]) -> Callable[[nn.Module], nn.Module]:
+    """By hand, with the one setting of the process that trueloop makes on the CPU."""
+    keep_freed_blocks()
+    return wrap
 
 
 def _shard(model: nn.Module) -> nn.Module:
@@ -191,46 +200,43 @@ def network(megabytes: int, rounds: int) -> dict[str, float]:
     return figures | {"bytes": megabytes * 1e6}
 
 
-def alone(rounds: int, quick: bool) -> dict[str, Any]:
-    """One process's step on what is its part of two."""
-    found = {}
-    for name in ("cnn", "tiny"):
+def alone(rounds: int, quick: bool) -> float:
+    """Seconds of one process's step on what is its part of two."""
+    work = Work("cnn", quick=quick)
+    work.batches = [(x[: len(x) // 2], y[: len(y) // 2]) for x, y in work.batches]
+    took = []
+    for _ in range(rounds):
+        marks: list[Mark] = []
+        by_hand(work, work.all, marks, lambda model: model)
+        took.append((marks[1][0] - marks[0][0]) / work.steps)
+    return median(took)
+
+
+def counted(quick: bool) -> dict[str, Any]:
+    """What travels, of each model and variant; and how fast."""
+    found: dict[str, Any] = {"sent": {}, "parameters": {}, "network": network(64, 3 if quick else 9)}
+    for name in WORKS:
         work = Work(name, quick=quick)
-        work.batches = [(x[: len(x) // 2], y[: len(y) // 2]) for x, y in work.batches]
-        took = []
-        for _ in range(rounds):
-            marks: list[Mark] = []
-            by_hand(work, work.all, marks, lambda model: model)
-            took.append((marks[1][0] - marks[0][0]) / work.steps)
-        found[name] = median(took)
+        found["parameters"][name] = sum(p.numel() for p in work.make().parameters())
+        found["sent"][name] = {variant: sent(run, work) for variant, run in VARIANTS.items() if "kept" not in variant}
     return found
 
 
-def main(out: Path, rounds: int, quick: bool) -> None:
-    """Measures, and writes what came of it."""
-    if int(sys.argv[4]) == 1:
-        out.write_text(json.dumps({"alone": alone(rounds, quick)}))
-        return
-    distributed.init_process_group("gloo")
-    chance = random.Random(0)  # the same order on every process
-    found: dict[str, Any] = {"figures": {}, "sent": {}, "parameters": {}, "network": network(64, 3 if quick else 9)}
-    for name in ("cnn", "tiny"):
-        work = Work(name, quick=quick)
-        found["parameters"][name] = sum(p.numel() for p in work.make().parameters())
-        figures: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-        for number in range(rounds + 1):
-            order = list(VARIANTS)
-            chance.shuffle(order)
-            for variant in order:
-                took = seconds(VARIANTS[variant], work)
-                if number:  # the first one warms up
-                    figures[variant].append(took)
-        found["figures"][name] = figures
-        found["sent"][name] = {variant: sent(run, work) for variant, run in VARIANTS.items()}
-    if distributed.get_rank() == 0:
+def main(out: Path, asked: str, quick: bool) -> None:
+    """Measures what is asked for: ``alone``, ``counted``, or a variant by its name; writes what came of it."""
+    if asked == "alone":
+        found: Any = alone(2 if quick else 5, quick)
+    else:
+        distributed.init_process_group("gloo")
+        if asked == "counted":
+            found = counted(quick)
+        else:
+            found = {name: seconds(VARIANTS[asked], Work(name, quick=quick)) for name in WORKS}
+    if asked == "alone" or distributed.get_rank() == 0:
         out.write_text(json.dumps(found))
-    distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "quick")
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "quick")

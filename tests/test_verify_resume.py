@@ -268,7 +268,7 @@ def test_whatever_a_checkpoint_loses_is_found(
         at[path[-1]] = lost(at[path[-1]])
         return dict(trees)
 
-    monkeypatch.setattr("trueloop.trainer.capture", losing)
+    monkeypatch.setattr("trueloop.session.capture", losing)
     verdict = everything().verify_resume((X, Y), (X, Y), batch_size=4, epochs=9, seed=1)
     assert not verdict.exact
     assert named in str(verdict)

@@ -42,7 +42,7 @@ def make_run(
     evaluate_every_steps: int | None = None,
     saves: str | None = None,
     found: Origin | None = None,
-    asked: Callable[[], Asked | None] = lambda: None,
+    asked: Asked | None = None,
 ) -> Run:
     """A run that stands at its beginning.
 
@@ -51,7 +51,7 @@ def make_run(
         train: this, and all that is not named here, as for ``Trainer.fit``.
         saves: where checkpoints go and when, in words; None where there are none.
         found: a checkpoint that it is to go on from: its seed holds, where none is given.
-        asked: what signals ask of it by now; an evaluation on one process breaks off then.
+        asked: what signals ask of it; an evaluation on one process breaks off then.
     """
     if found is not None and seed is None:
         seed = found.state["settings"].get("seed")
@@ -143,7 +143,7 @@ def _onto_device(setup: Setup, source: Feed) -> Callable[[Iterator[Batch]], Iter
 
 
 def _evaluation(
-    setup: Setup, form: Objective, held_out: Feed, again: Callable[[], Feed], asked: Callable[[], Asked | None]
+    setup: Setup, form: Objective, held_out: Feed, again: Callable[[], Feed], asked: Asked | None
 ) -> Evaluation:
     """An evaluation on ``held_out``; ``again`` gives the training data, for BatchNorm's statistics."""
 
@@ -151,7 +151,7 @@ def _evaluation(
         if evaluated_model(setup) is not setup.choices.model:
             recompute_average(setup, form, again)
         try:
-            return evaluated(setup, form, held_out, step=step, epoch=epoch, asked=asked())
+            return evaluated(setup, form, held_out, step=step, epoch=epoch, asked=asked)
         finally:
             held_out.close()  # its workers, if it was left in the middle
 

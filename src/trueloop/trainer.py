@@ -631,7 +631,7 @@ class Trainer:
         return Session(self.setup, self.keep)
 
     def _run(self, train: Any, val: Any = None, **how: Any) -> Run:
-        self._session.run = make_run(self.setup, train, val, asked=lambda: self._session.asked, **how)
+        self._session.run = make_run(self.setup, train, val, asked=self._session.asked, **how)
         return self._session.run
 
     def _settings(self) -> dict[str, Any]:
