@@ -50,13 +50,13 @@ class Work:
             work = fashion()
             self.make, self.criterion = work.model, work.make_loss()
             self.batches = list(zip(work.x.split(128), work.y.split(128), strict=True))
-            self.warm, self.steps = (10, 4) if quick else (20, 96)
+            self.warm, self.steps = (10, 4) if quick else (20, 64)
         else:
             generator = torch.Generator().manual_seed(0)
             self.make, self.criterion = _tiny, nn.MSELoss()
             pairs = (torch.randn(2, 16, 32, generator=generator) for _ in range(64))
             self.batches = [(x, y) for x, y in pairs]
-            self.warm, self.steps = (32, 64) if quick else (128, 1024)
+            self.warm, self.steps = (32, 64) if quick else (128, 384)
 
     @property
     def all(self) -> int:
