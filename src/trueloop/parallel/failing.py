@@ -165,7 +165,10 @@ def lost(here: World, text: str) -> TrueloopError:
     """
     first = told()
     if first is None and (late := _timed_out(text)):
-        own = who_hangs(here, late)
+        try:
+            own = who_hangs(here, late)
+        except PeerError as error:
+            return error
         first = claim(here, own)
         if first == own:
             error = ProcessError(first.text, ranks=first.hangs)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from torch import distributed
 
+from trueloop.errors import PeerError
 from trueloop.parallel.world import World
 
 BEAT_SECONDS = 1.0
@@ -120,13 +121,17 @@ def who_hangs(here: World, waited: str) -> Failure:
     Args:
         here: this process, which has waited too long.
         waited: how long, in words.
+
+    Raises:
+        PeerError: the process that keeps the words is gone: it was the first to give up, and has told.
     """
     try:
         before = _words(here)
         time.sleep(STALE_BEATS * BEAT_SECONDS)
         after = _words(here)
     except RuntimeError:
-        return Failure(here.rank, f"process {here.rank} has waited {waited} for the others, which are gone")
+        gone = f"process {here.rank} has waited {waited} for the others, which have given up meanwhile"
+        raise PeerError(gone) from None
     silent = [rank for rank, word in after.items() if word == before[rank]]
     _kill_here([after[rank] for rank in silent])
     culprits = silent or [rank for rank, word in after.items() if not word["waits"]] or list(after)
@@ -242,6 +247,8 @@ _LIBRARIES = (
 
 
 def _in_words(rank: int, size: int, word: dict[str, Any], *, silent: bool) -> str:
+    if not word["pid"]:
+        return f"process {rank} of {size} has not come so far: it hangs, or is at work, in what comes before"
     does = "does not answer: it is stopped, or its machine is gone; it was" if silent else "hangs"
     return f"process {rank} of {size} {does} {word['at']}, at {word['where']}"
 
@@ -259,7 +266,7 @@ def _words(here: World) -> dict[int, dict[str, Any]]:
     store, words = _store(), {}
     for rank in range(here.size):
         if rank != here.rank:
-            never = {"beat": 0, "pid": 0, "host": "", "at": "before its first word", "where": "?", "waits": False}
+            never = {"beat": 0, "pid": 0, "host": "", "at": "", "where": "", "waits": False}
             words[rank] = json.loads(store.get(_key(rank))) if store.check([_key(rank)]) else never
     return words
 

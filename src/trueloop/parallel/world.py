@@ -8,15 +8,17 @@ import glob
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 
-from trueloop.errors import ArgumentError
+from trueloop.errors import ArgumentError, PeerError, ProcessError
 
 TIMEOUT = timedelta(minutes=10)
 """A process that waits longer for another one gives up: torch's own 30 minutes are half an hour of a cluster."""
@@ -97,18 +99,51 @@ def wait_no_longer(seconds: float) -> None:
 
 def _join() -> None:
     """Gloo carries what is on the CPU, also between processes that have GPUs: what is agreed on waits for no device."""
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if _meets_the_dead() and os.environ.get("GROUP_WORLD_SIZE") == "1":
-        from torch.distributed.distributed_c10d import PrefixStore
-        from torch.distributed.rendezvous import rendezvous
+    from torch.distributed.distributed_c10d import PrefixStore
 
-        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        store = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    prefix = "trueloop"
+    if _meets_the_dead() and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        prefix = f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    elif _meets_the_dead() and rank == 0:
+        print(_ADVICE, file=sys.stderr)
+    try:
+        store = PrefixStore(prefix, _meeting_point(rank, size))
+    except distributed.DistError as error:
+        raise _late(rank, size, (0,)) from error
+    store.set(f"{_CAME}/{rank}", "")
+    try:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-    else:
-        if _meets_the_dead() and os.environ["RANK"] == "0":
-            print(_ADVICE, file=sys.stderr)
-        distributed.init_process_group(backend, timeout=TIMEOUT)
+    except distributed.DistError as error:
+        try:
+            came = [other for other in range(size) if store.check([f"{_CAME}/{other}"])]
+        except distributed.DistError:
+            raise PeerError("the process that keeps the store has given up, and says why") from error
+        if len(came) == size:
+            raise
+        if rank != came[0]:
+            raise PeerError(f"process {came[0]} says who has not come") from error
+        raise _late(rank, size, sorted({*range(size)} - {*came})) from error
+
+
+def _meeting_point(rank: int, size: int) -> Any:
+    """The store that torchrun keeps; or rank 0's, which waits for nobody: who never comes is to be told from it."""
+    from torch.distributed.rendezvous import rendezvous
+
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return next(rendezvous("env://", timeout=TIMEOUT))[0]
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return distributed.TCPStore(host, port, size, rank == 0, timeout=TIMEOUT, wait_for_workers=False, multi_tenant=True)
+
+
+def _late(rank: int, size: int, missing: Sequence[int]) -> ProcessError:
+    who = ", ".join(f"process {other}" for other in missing)
+    return ProcessError(
+        f"process {rank} of {size} has waited {TIMEOUT.total_seconds():g} s to begin, for {who}: it hangs, or is at "
+        "work, in what comes before fit, or it has not been started",
+        ranks=missing,
+    )
 
 
 def _meets_the_dead() -> bool:
@@ -156,5 +191,6 @@ def _is_at_work() -> bool:
     return False
 
 
+_CAME = "trueloop/came"
 _GLOO = "pt_gloo_runloop"
 _PATIENCE_SECONDS = 10
