@@ -288,6 +288,7 @@ class Trainer:
             session.follow()
             found = session.found
             own = watchers if saver is None else [*watchers, saver]
+            asked.compare_every = saving.every_steps if out is not None else None
             until_the_end.enter_context(session.watched_by(own, asked if out is not None else None))
             events = self.train(train, val, **how, saves=None if out is None else f"{out}: {saving.describe()}")
             if out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
         if isinstance(event, tl.StepEnded):
             if broken and event.step == 7 and fault == "observer": raise KeyError("broken observer")
             if event.step == 7 and fault == "kill, launcher ends": end(broken)
-            if broken and event.step == 7 and fault == "drift": model[0].weight.data[0, 0] += 1e-6
+            drifts = "drift" in fault and event.step == (27 if "last" in fault else 7)
+            if broken and drifts: model[0].weight.data[0, 0] += 1e-6
 
     model.register_forward_pre_hook(forward)
     data, size = (x, y), 12
@@ -84,8 +86,18 @@ class Batches:
 
 SCRIPT = """
 import sys, torch, mine
+import trueloop as tl
 out, fault, timeout, parallel = sys.argv[1:]
-mine.recipe(fault=fault, timeout=float(timeout), parallel=parallel).fit(out=out, progress=False)
+recipe = mine.recipe(fault=fault, timeout=float(timeout), parallel=parallel)
+if "drift" not in fault:
+    recipe.fit(out=out, progress=False)
+else:  # without evaluations, in one long epoch: what is compared is compared for the save's sake
+    saving = tl.Saving(every_steps=2 if "by steps" in fault else None, every_minutes=1e-9 if "clock" in fault else None,
+                       keep_last=100)
+    x, y = recipe.train
+    data = (x.repeat(100, 1), y.repeat(100)) if "once an epoch" not in fault else (x, y)
+    recipe.trainer.fit(data, steps=27, batch_size=12, seed=1, observers=recipe.observers, out=out, saving=saving,
+                       progress=False)
 """
 
 
@@ -274,13 +286,28 @@ def test_a_stopped_process_is_named_and_ended(broken: Broken) -> None:
     assert "process 1 of 2 does not answer" in ended.told[0]
 
 
-def test_weights_that_drift_apart_are_found_and_not_saved(broken: Broken, tmp_path: Path) -> None:
-    ended = broken("drift")
+@pytest.mark.parametrize(
+    ("fault", "found", "saved"),
+    [
+        ("drift, compared once an epoch", 9, [0]),
+        ("drift, saved by steps", 8, [0, 2, 4, 6]),
+        ("drift, saved by the clock", None, None),  # when it is due is the machine's to say
+        ("drift in the last step", 27, [0]),
+    ],
+)
+def test_weights_that_drift_apart_are_found_and_not_saved(
+    broken: Broken, tmp_path: Path, fault: str, found: int | None, saved: list[int] | None
+) -> None:
+    ended = broken(fault)
     told = "".join(ended.told)
     assert ended.codes == [1, 1]
     assert told.count("the weights have drifted apart: processes 0 and 1 differ, first in 0.weight") == 1
-    assert "(step 9)" in told  # at the first evaluation
-    assert saved_steps(tmp_path) == [0]
+    assert found is None or f"(step {found})" in told
+    steps = saved_steps(tmp_path)
+    assert max(steps) < 8
+    assert steps == saved if saved is not None else len(steps) > 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], "drifted apart" in record["reason"]) == ("failed", True)
 
 
 def test_other_data_on_one_process_is_found_before_the_first_step(broken: Broken) -> None:

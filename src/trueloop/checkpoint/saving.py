@@ -228,7 +228,9 @@ class Saver:
                 if saving.every_steps and event.step % saving.every_steps == 0 and not event.skipped:
                     return f"every {saving.every_steps} steps"
                 if time.monotonic() >= self._next_time:
-                    return f"every {saving.every_minutes:g} minutes"
+                    if not self.asked.compares or self.asked.compared == event.step:
+                        return f"every {saving.every_minutes:g} minutes"
+                    self.asked.to_compare = True  # at one of the next steps
             case EvalEnded():
                 self._evaluated = event
                 return self._new_best(event)

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: heard at once, obeyed at the end of the step."""
+"""Signals that ask a run to end: heard at once, obeyed at the end of the step; and what processes ask of each other."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Asked:
         stands_whole: what ends the run came from another process, while an event was out: the run stands whole.
         is_void: what stands now is not to be saved: another process is gone and this one was in the middle of a step,
             or their weights have drifted apart. The newest checkpoint is exact.
+        compares: there are other processes, and their weights are compared before they are saved.
+        compare_every: steps between two checkpoints, where that is asked for: all processes compare then.
+        to_compare: a checkpoint is due by the clock, which is rank 0's alone: all are to compare at a step.
+        compared: the step after which weights were compared last.
 
     Example:
         >>> asked = Asked()
@@ -37,6 +41,10 @@ class Asked:
         self.signal: str | None = None
         self.stands_whole = False
         self.is_void = False
+        self.compares = False
+        self.compare_every: int | None = None
+        self.to_compare = False
+        self.compared = -1
 
 
 @contextlib.contextmanager

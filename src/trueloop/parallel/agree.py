@@ -38,20 +38,20 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
     reply: Stop | None = None  # what this process has met, and the others may not know of yet
     raised: BaseException | None = None
     word = _Word()
+    asked.compares = True
     while True:
         try:
             event = events.send(stop) if error is None else events.throw(error)
         except StopIteration:
             return
         if isinstance(event, RunEnded):
-            yield from _ended(events, event, here, asked)
+            yield from _ended(events, event, run, here, asked)
             return
         Standing.at = _in_words(event)
         try:
-            if _is_checked(event, check_every):
-                check_weights(run.ritual.model, event.step)
-                if isinstance(run.feed, ReadByAll):
-                    run.feed.check_alike(event.step)
+            if word.to_compare or _is_checked(event, check_every, asked.compare_every):
+                _compare(run, event.step)
+                asked.compared, asked.to_compare, word.to_compare = event.step, False, False
             reply = (yield event) or reply
         except GeneratorExit:
             events.close()
@@ -60,7 +60,7 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
             raised = raised or one
         try:
             met = reply is not None or raised is not None or asked.signal is not None
-            if word.has_reached_all(met, waits=not isinstance(event, StepEnded)):
+            if word.has_reached_all(met, to_compare=asked.to_compare, waits=not isinstance(event, StepEnded)):
                 stop, error = _same(reply, asked, raised)
                 asked.stands_whole = True
         except RuntimeError as unreachable:  # another process is gone; the event is over, and this one stands whole
@@ -74,32 +74,53 @@ class _Word:
 
     After a step nobody waits for it: it is known after the next event. So what one process alone has met ends them all
     one step later; what all have met ends them at once, since each that has met something does wait.
+
+    Attributes:
+        to_compare: one of them has asked for a look at all weights, and all know of it, at the same event.
     """
 
     def __init__(self) -> None:
         self._before: Callable[[], list[float]] | None = None
+        self.to_compare = False
 
-    def has_reached_all(self, met: bool, *, waits: bool) -> bool:
+    def has_reached_all(self, met: bool, *, to_compare: bool = False, waits: bool) -> bool:
         """Whether every process knows that one of them has met something; it is the same on all of them.
 
         Args:
             met: whether this one has.
+            to_compare: whether this one asks for a look at all weights.
             waits: whether all of them wait for each other at this event.
         """
-        if self._before is not None and self._before()[0]:
-            return True
-        told = summing([met], Standing.at)
+        if self._before is not None:
+            others_met, asked_for = self._before()
+            if others_met:
+                return True
+            self.to_compare = self.to_compare or bool(asked_for)
+        told = summing([met, to_compare], Standing.at)
         self._before = None if waits else told
-        return told()[0] >= (1 if waits else world().size) if waits or met else False
+        if not (waits or met):
+            return False
+        all_met, asked_for = told()
+        self.to_compare = self.to_compare or (waits and bool(asked_for))
+        return all_met >= (1 if waits else world().size)
 
 
-def _ended(events: Events, event: RunEnded, here: World, asked: Asked) -> Events:
+def _ended(events: Events, event: RunEnded, run: Run, here: World, asked: Asked) -> Events:
     """The last event, each process's own: where another one was the cause, it says so."""
-    Standing.leaves = True
     cause: TrueloopError | None = None
+    if event.status in ("finished", "stopped", "preempted"):  # all of them: what comes now is the last save
+        try:
+            check_weights(run.ritual.model, event.step)
+        except ProcessError as drifted:
+            cause, asked.is_void = drifted, True
+        except RuntimeError as unreachable:  # another process is gone; the run is over, and this one stands whole
+            Standing.leaves = asked.stands_whole = True
+            cause = lost(here, str(unreachable))
+    Standing.leaves = True
     if event.status == "failed" and is_of_the_network(event.reason):
         cause = lost(here, event.reason)
-        event = event._replace(reason=f"failed: {type(cause).__name__}: {cause}")
+    if cause is not None:
+        event = event._replace(status="failed", reason=f"failed: {type(cause).__name__}: {cause}")
     if event.reason.startswith(f"failed: {ProcessError.__name__}") and cause is None:  # weights that have drifted
         asked.is_void = True
     elif event.status == "failed" and not asked.stands_whole:
@@ -117,8 +138,14 @@ def _ended(events: Events, event: RunEnded, here: World, asked: Asked) -> Events
         if cause is not None:
             raise cause from None
         raise
-    if error is not None:
-        raise error
+    if error is not None or cause is not None:
+        raise error or cause  # type: ignore[misc]  # one of them is there
+
+
+def _compare(run: Run, step: int) -> None:
+    check_weights(run.ritual.model, step)
+    if isinstance(run.feed, ReadByAll):
+        run.feed.check_alike(step)
 
 
 def _same(reply: Stop | None, asked: Asked, error: BaseException | None) -> tuple[Stop | None, BaseException | None]:
@@ -137,9 +164,9 @@ def _same(reply: Stop | None, asked: Asked, error: BaseException | None) -> tupl
     return None if reason is None else Stop(reason), error
 
 
-def _is_checked(event: Event, every: int | None) -> bool:
+def _is_checked(event: Event, *every: int | None) -> bool:
     if isinstance(event, StepEnded):
-        return every is not None and event.step % every == 0
+        return any(steps is not None and event.step % steps == 0 for steps in every)
     return isinstance(event, (EvalEnded, EpochEnded))
 
 

@@ -167,8 +167,8 @@ def lost(here: World, text: str) -> TrueloopError:
     if first is None and (late := _timed_out(text)):
         try:
             own = who_hangs(here, late)
-        except PeerError as error:
-            return error
+        except PeerError as given_up:
+            return given_up
         first = claim(here, own)
         if first == own:
             error = ProcessError(first.text, ranks=first.hangs)

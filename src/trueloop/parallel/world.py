@@ -129,12 +129,13 @@ def _join() -> None:
 
 def _meeting_point(rank: int, size: int) -> Any:
     """The store that torchrun keeps; or rank 0's, which waits for nobody: who never comes is to be told from it."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is in its documentation
     from torch.distributed.rendezvous import rendezvous
 
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return next(rendezvous("env://", timeout=TIMEOUT))[0]
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return distributed.TCPStore(host, port, size, rank == 0, timeout=TIMEOUT, wait_for_workers=False, multi_tenant=True)
+    return TCPStore(host, port, size, rank == 0, timeout=TIMEOUT, wait_for_workers=False, multi_tenant=True)
 
 
 def _late(rank: int, size: int, missing: Sequence[int]) -> ProcessError:
