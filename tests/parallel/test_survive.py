@@ -32,7 +32,7 @@ import trueloop as tl
 
 def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel: str = "ddp") -> tl.Recipe:
     torch.set_default_dtype(torch.float64 if wide else torch.float32)
-    broken, own = os.environ.get("RANK") == "1", [0]
+    broken, own = os.environ.get("RANK") == ("0" if fault == "stop the first" else "1"), [0]
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(100, 8, generator=generator), torch.randint(0, 3, (100,), generator=generator)
     torch.manual_seed(5)
@@ -49,7 +49,7 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
             case "nan": return (inputs[0] * float("nan"),)
             case "loop":
                 while True: pass
-            case "stop": os.kill(os.getpid(), 19)
+            case "stop" | "stop the first": os.kill(os.getpid(), 19)
             case "kill": os.kill(os.getpid(), 9)
 
     def watch(event):
@@ -154,7 +154,9 @@ def broken(tmp_path: Path, environments: Callable[[int], list[Mapping[str, str]]
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "ways.py").write_text(WAYS)
 
-    def broken(fault: str, timeout: float = 600.0, parallel: str = "ddp", way: str = "") -> Ended:
+    def broken(
+        fault: str, timeout: float = 600.0, parallel: str = "ddp", way: str = "", stopped: int | None = None
+    ) -> Ended:
         arguments = ["ways.py", way] if way else ["script.py", str(tmp_path / "run"), fault]
         started = [
             subprocess.Popen(
@@ -168,6 +170,9 @@ def broken(tmp_path: Path, environments: Callable[[int], list[Mapping[str, str]]
             for environment in environments(2)
         ]
         try:
+            if stopped is not None:  # as the launcher does, when another one has ended
+                started[1 - stopped].wait(timeout=120)
+                started[stopped].kill()
             told = [process.communicate(timeout=120)[0] for process in started]
         finally:
             for process in started:
@@ -284,6 +289,13 @@ def test_a_stopped_process_is_named_and_ended(broken: Broken) -> None:
     ended = broken("stop", timeout=2)
     assert ended.codes == [1, -9]
     assert "process 1 of 2 does not answer" in ended.told[0]
+
+
+@pytest.mark.slow
+def test_a_stopped_process_is_named_also_where_it_keeps_the_word_of_all(broken: Broken) -> None:
+    ended = broken("stop the first", timeout=2, stopped=0)
+    assert ended.codes[1] == 1
+    assert "process 0, which keeps the word of all, does not answer" in ended.told[1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import distributed
 
 from trueloop.errors import PeerError, Preempted, ProcessError, TrueloopError
 from trueloop.parallel.reduce import of_the_first
-from trueloop.parallel.waiting import Failure, Standing, claim, leaving_word, told, who_hangs
+from trueloop.parallel.waiting import Failure, Standing, answers, claim, leaving_word, told, who_hangs
 from trueloop.parallel.world import World, world
 
 T = TypeVar("T")
@@ -163,6 +163,11 @@ def lost(here: World, text: str) -> TrueloopError:
         here: this process.
         text: of the error.
     """
+    if not answers():
+        stopped = "process 0, which keeps the word of all, does not answer: it is stopped, or its machine is gone"
+        silent = ProcessError(f"{stopped} (process {here.rank} has waited for it)", ranks=(0,))
+        setattr(silent, _NUMBERED, True)
+        return silent
     first = told()
     if first is None and (late := _timed_out(text)):
         try:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ BEAT_SECONDS = 1.0
 STALE_BEATS = 4
 PATIENCE_SECONDS = 5.0
 """So long a process waits for the words of one that may be on its way."""
+ANSWER_SECONDS = 15.0
+"""A store that takes longer to answer is that of a process which is stopped."""
 GRACE_SECONDS = 20.0
 """So long a process may go on by itself when another one has failed: torchrun kills it after 30."""
 
@@ -94,6 +97,22 @@ def told() -> Failure | None:
             by, text, hangs = json.loads(_store().get(_failed()))
             return Failure(by, text, tuple(hangs))
     return None
+
+
+def answers() -> bool:
+    """Whether the store answers, which rank 0 keeps where torchrun does not: all that is asked of it waits for ever.
+
+    One that is gone does, too: whatever is asked of it is an error at once.
+    """
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            _probe(_store()).check([_failed()])
+        answered.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(ANSWER_SECONDS)
 
 
 def places_of_all(here: World, own: str) -> list[str]:
@@ -169,6 +188,7 @@ class _Beats(threading.Thread):
         self._parent = os.getppid()
         self._failed_at: float | None = None
         self._store: Any = _store().clone()  # a client of the store is for one thread
+        _probe(_store())
 
     def run(self) -> None:
         beat = 0
@@ -190,7 +210,7 @@ class _Beats(threading.Thread):
     def stop(self) -> None:
         """The run is over."""
         self._over.set()
-        self.join()
+        self.join(ANSWER_SECONDS)  # it may wait for a store that does not answer
 
     def _word(self) -> dict[str, Any]:
         where, waits = _where(self._watched)
@@ -293,3 +313,8 @@ def _start() -> str:
 
 def _store() -> Any:
     return distributed.distributed_c10d._get_default_store()
+
+
+@cache
+def _probe(store: Any) -> Any:
+    return store.clone()
