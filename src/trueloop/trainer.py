@@ -41,6 +41,7 @@ from trueloop.parallel.agree import agreed
 from trueloop.parallel.alike import begin_alike, check_alike
 from trueloop.parallel.failing import by_the_first, each_told_once, telling, told_once
 from trueloop.parallel.reading import shared_feed
+from trueloop.parallel.waiting import last_words
 from trueloop.parallel.world import World, check_alone, world
 from trueloop.plan import Plan
 from trueloop.planning import in_words
@@ -270,8 +271,9 @@ class Trainer:
             session = self._session  # which the processes make together
             saver = None
             if out is not None and here.first:
-                save = SaveAtEnd(session.write_weights, out / weights.NAME)
-                watchers += [Jsonl(out / "events.jsonl"), save, RunRecord(out)]
+                save, record = SaveAtEnd(session.write_weights, out / weights.NAME), RunRecord(out)
+                watchers += [Jsonl(out / "events.jsonl"), save, record]
+                until_the_end.enter_context(last_words(record.failed))
                 saver = session.saver(out, saving, asked)
             watchers += observers
             goes_on = out is not None and out.exists() and (resume is not None or session.found is not None)

@@ -32,7 +32,8 @@ import trueloop as tl
 
 def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel: str = "ddp") -> tl.Recipe:
     torch.set_default_dtype(torch.float64 if wide else torch.float32)
-    broken, own = os.environ.get("RANK") == ("0" if fault == "stop the first" else "1"), [0]
+    broken, own = os.environ.get("RANK") == ("0" if "the first" in fault else "1"), [0]
+    fault = fault.removesuffix(" the first")
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(100, 8, generator=generator), torch.randint(0, 3, (100,), generator=generator)
     torch.manual_seed(5)
@@ -49,13 +50,14 @@ def recipe(fault: str = "", wide: bool = False, timeout: float = 600.0, parallel
             case "nan": return (inputs[0] * float("nan"),)
             case "loop":
                 while True: pass
-            case "stop" | "stop the first": os.kill(os.getpid(), 19)
+            case "stop": os.kill(os.getpid(), 19)
             case "kill": os.kill(os.getpid(), 9)
 
     def watch(event):
         if isinstance(event, tl.StepEnded):
             if broken and event.step == 7 and fault == "observer": raise KeyError("broken observer")
             if event.step == 7 and fault == "kill, launcher ends": end(broken)
+            if broken and event.step == 7 and fault == "stopped by an observer": os.kill(os.getpid(), 19)
             drifts = "drift" in fault and event.step == (27 if "last" in fault else 7)
             if broken and drifts: model[0].weight.data[0, 0] += 1e-6
 
@@ -285,10 +287,30 @@ def test_a_run_after_one_that_failed_tells_its_own_error_and_ends_well(broken: B
 
 
 @pytest.mark.slow
-def test_a_stopped_process_is_named_and_ended(broken: Broken) -> None:
-    ended = broken("stop", timeout=2)
+@ENGINES
+def test_a_stopped_process_is_named_and_ended(broken: Broken, tmp_path: Path, parallel: str) -> None:
+    ended = broken("stop", timeout=2, parallel=parallel)
     assert ended.codes == [1, -9]
     assert "process 1 of 2 does not answer" in ended.told[0]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_gone_at_an_event_ends_a_run_in_parts_as_well(broken: Broken, tmp_path: Path) -> None:
+    """There rank 0 tells the others what to do."""
+    ended = broken("stopped by an observer", timeout=2, parallel="fsdp")
+    assert ended.codes == [1, -9]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_the_first_process_says_in_the_record_that_it_hangs(broken: Broken, tmp_path: Path) -> None:
+    ended = broken("loop the first", timeout=2)
+    assert ended.codes == [1, 1]
+    assert "process 0 of 2 hangs after step 6, at forward (" in ended.told[1]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["reason"].startswith("process 0 of 2 hangs after step 6, at forward (")
 
 
 @pytest.mark.slow

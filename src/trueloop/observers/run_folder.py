@@ -199,6 +199,10 @@ class RunRecord:
             case RunEnded():
                 self._complete(event)
 
+    def failed(self, reason: str) -> None:
+        """What to write where no event is to come any more."""
+        note(self.out, {"status": "failed", "reason": reason})
+
     def state_dict(self) -> dict[str, Any]:
         """The last evaluation's metrics."""
         return {"metrics": None if self._metrics is None else dict(self._metrics)}

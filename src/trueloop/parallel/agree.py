@@ -13,7 +13,7 @@ from trueloop.errors import PeerError, Preempted, ProcessError, TrueloopError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, StepEnded, Stop
 from trueloop.loop import Events, Run
 from trueloop.parallel.alike import check_weights
-from trueloop.parallel.failing import is_of_the_network, lost
+from trueloop.parallel.failing import in_words, is_of_the_network, lost
 from trueloop.parallel.reading import ReadByAll
 from trueloop.parallel.reduce import gathered, summing
 from trueloop.parallel.waiting import Standing
@@ -150,9 +150,7 @@ def _compare(run: Run, step: int) -> None:
 
 def _same(reply: Stop | None, asked: Asked, error: BaseException | None) -> tuple[Stop | None, BaseException | None]:
     """What all processes do about what any of them has met: its own error each, else a signal, else a stop."""
-    told = gathered(
-        (None if reply is None else reply.reason, asked.signal, None if error is None else type(error).__name__)
-    )
+    told = gathered((None if reply is None else reply.reason, asked.signal, None if error is None else in_words(error)))
     stops, signals, errors = zip(*told, strict=True)
     asked.signal = next(filter(None, signals), None)
     if error is None and asked.signal is not None:

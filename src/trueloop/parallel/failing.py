@@ -47,7 +47,7 @@ def by_the_first(do: Callable[[], T], here: World | None = None) -> T | None:
             result = do()
         except BaseException as raised:
             error = raised
-    failed = of_the_first(None if error is None else _in_words(error))
+    failed = of_the_first(None if error is None else in_words(error))
     if error is not None:
         raise error
     if failed is not None:
@@ -141,7 +141,7 @@ def named(here: World, error: BaseException) -> BaseException:
         return error
     if is_of_the_network(str(error)):
         return lost(here, str(error))
-    own = Failure(here.rank, f"process {here.rank} has failed: {_in_words(error)}")
+    own = Failure(here.rank, f"process {here.rank} has failed: {in_words(error)}")
     first = claim(here, own)
     if first != own:
         return PeerError(first.text)
@@ -152,7 +152,7 @@ def named(here: World, error: BaseException) -> BaseException:
     else:
         error.add_note(f"in {number}")
     if isinstance(error, SystemExit):  # which nobody would hear of
-        print(f"{number} has left by {_in_words(error)}", file=sys.stderr)
+        print(f"{number} has left by {in_words(error)}", file=sys.stderr)
     return error
 
 
@@ -270,5 +270,11 @@ _PATIENCE_SECONDS = 10
 _NUMBERED = "_trueloop_process"
 
 
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def in_words(error: BaseException) -> str:
+    """An error, as the other processes tell of it.
+
+    Example:
+        >>> in_words(ValueError("no")), in_words(KeyboardInterrupt())
+        ('ValueError: no', 'KeyboardInterrupt')
+    """
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

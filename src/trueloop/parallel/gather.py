@@ -104,7 +104,10 @@ class Together:
             except BaseException as raised:
                 error = raised
             if self.listening:
-                self._listen()
+                try:
+                    self._listen()
+                except BaseException as lost:  # rank 0 is gone: the run is to end as it does for any error
+                    error = error or lost
 
     def _listen(self) -> None:
         self.listening = False

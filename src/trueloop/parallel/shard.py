@@ -54,13 +54,19 @@ def shard(model: nn.Module, how: FSDP, device: torch.device, *, copies: bool = F
         copies: whether ``copy.deepcopy`` of it is to work, as averages of weights need it.
 
     Raises:
-        ArgumentError: a module on the meta device cannot initialise itself; a parameter is a lone number.
+        ArgumentError: a module on the meta device cannot initialise itself; a parameter is a lone number; the model has
+            no forward pass.
         UnknownNameError: no module is of a class to wrap.
     """
     if lone := next((name for name, parameter in model.named_parameters() if not parameter.ndim), None):
         raise ArgumentError(
             f"FSDP cuts weights by their first dimension, and {lone} has none: give it the shape (1,), or train with "
             "parallel='ddp'"
+        )
+    if isinstance(model, (nn.ModuleList, nn.ModuleDict)):
+        raise ArgumentError(
+            f"FSDP gathers weights in a module's forward pass, and a {type(model).__name__} has none: make it a module "
+            "of your own, with the parts as attributes and a forward, or train with parallel='ddp'"
         )
     units = _cuts(model, how)
     mesh = init_device_mesh(device.type, (world().size,))

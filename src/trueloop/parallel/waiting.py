@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import FrameType
 from typing import Any, NamedTuple
@@ -62,12 +62,14 @@ class Standing:
         leaves: its run is over, and it ends by itself, be it that it saves first.
         runs: how many have begun in this process: what one of them has told is nothing to the next.
         inside: it leaves word just now.
+        last_words: called with why, before it is ended for hanging.
     """
 
     at = "before its first step"
     leaves = False
     runs = 0
     inside = False
+    last_words: Callable[[str], object] | None = None
 
 
 def claim(here: World, failure: Failure) -> Failure:
@@ -178,6 +180,16 @@ def leaving_word(here: World) -> Iterator[None]:
         beats.stop()
 
 
+@contextlib.contextmanager
+def last_words(tell: Callable[[str], object]) -> Iterator[None]:
+    """Inside, ``tell`` is called with why, before this process is ended for hanging: nothing else is done then."""
+    Standing.last_words = tell
+    try:
+        yield
+    finally:
+        Standing.last_words = None
+
+
 class _Beats(threading.Thread):
     """Leaves word of the main thread, and looks whether another process has failed."""
 
@@ -229,6 +241,9 @@ class _Beats(threading.Thread):
         print(f"process {self._here.rank} of {self._here.size} does not go on; all its threads:", file=sys.stderr)
         sys.stderr.flush()
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        if Standing.last_words is not None:
+            with contextlib.suppress(Exception):  # the store may be gone, or the folder
+                Standing.last_words(json.loads(self._store.get(_failed()))[1])
         os._exit(HANGING)
 
 
