@@ -20,6 +20,7 @@ Fix: ``DataLoader(dataset, sampler=DistributedSampler(dataset))`` for training, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -240,10 +241,16 @@ def _has_parts(lines: list[str]) -> bool:
         if any(word in said for word in ("Accelerator(", "Fabric(", "deepspeed", "shard", "split_dataset_by_node")):
             return True
         is_name = said.rpartition("=")[2].strip().isidentifier()  # `self.rank = rank`
+        if _STRIDE.search(said):
+            return True
         harmless = is_name or any(word in said for word in HARMLESS) or said.rstrip().endswith("get_rank()")
         if "rank" in said.lower() and ("seed" in said or "::" in said or "ampler" in said or not harmless):
             return True
     return False
+
+
+_STRIDE = re.compile(r"\[\s*[A-Za-z_]\w*\s*::")
+"""``rows[r::w]``, whatever the number is called."""
 
 
 def _has_group(run: Run) -> bool:
@@ -374,6 +381,27 @@ READ_FIRES = {
 }
 
 READ_SILENT = {
+    "its own rows, by a short name": """
+        import torch
+        import torch.distributed as dist
+        from torch import nn
+        def main(r, w):
+            dist.init_process_group("gloo", rank=r, world_size=w)
+            torch.manual_seed(0)
+            x, y = torch.randn(400, 8), torch.randint(0, 2, (400,))
+            model = nn.Linear(8, 2)
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            for epoch in range(8):
+                mine = torch.randperm(400)[r::w]
+                for i in range(0, 200, 20):
+                    k = mine[i:i + 20]
+                    opt.zero_grad()
+                    nn.functional.cross_entropy(model(x[k]), y[k]).backward()
+                    for p in model.parameters():
+                        dist.all_reduce(p.grad)
+                        p.grad /= w
+                    opt.step()
+    """,
     "shared out, by a sampler that may be None for one process": """
         import torch
         import torch.distributed as dist

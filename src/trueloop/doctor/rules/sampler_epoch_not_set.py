@@ -109,7 +109,7 @@ def in_source(program: Program) -> Iterator[Checked]:
                     continue
                 shuffle = sampler.option("shuffle", 3)
                 in_order = isinstance(shuffle, values.Constant) and not shuffle.value
-                if in_order or len(backward.at.loops) < 2 or _may_be_set(run, sampler):
+                if in_order or len(backward.at.loops) < 2 or _is_another(sampler) or _may_be_set(run, sampler):
                     continue
                 told.add(id(sampler.node))
                 finding = program.finding(
@@ -172,6 +172,12 @@ def _gone_through(program: Program, batches: Any) -> str:
     return "" if around or not all(word.isidentifier() for word in said.split(".")) else said
 
 
+def _is_another(sampler: values.Object) -> bool:
+    """Whether it is made anew in a loop, by a seed of that time."""
+    seed = sampler.option("seed", 4)
+    return bool(sampler.at.loops) and seed is not None and not isinstance(seed, values.Constant)
+
+
 def _may_be_set(run: Run, sampler: values.Object) -> bool:
     for event in run.events:
         if isinstance(event, read.Operated) and event.name.endswith(".set_epoch"):
@@ -212,6 +218,18 @@ FIRES = {
 }
 
 SILENT = {
+    "made anew each epoch, by another seed": """
+        from torch.utils.data.distributed import DistributedSampler
+        data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
+        model = nn.Linear(4, 1)
+        opt = torch.optim.SGD(model.parameters(), lr=0.01)
+        for epoch in range(3):
+            sampler = DistributedSampler(data, num_replicas=1, rank=0, seed=epoch)
+            for x, y in DataLoader(data, batch_size=10, sampler=sampler):
+                opt.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                opt.step()
+    """,
     "told": """
         from torch.utils.data.distributed import DistributedSampler
         data = TensorDataset(torch.randn(40, 4), torch.randn(40, 1))
