@@ -169,8 +169,11 @@ class Saver:
         writing = self._writing
         told: Sequence[Event] = self._told() if writing is not None and writing[2].done() else ()
         why = self.saw(event)
-        why = self.asked.signal or why
+        if not self.asked.compares:  # else they end as one, and it is saved then
+            why = self.asked.signal or why
         if why is None or stop is not None:  # with a stop the run ends here, and is saved then
+            return told
+        if not self.asked.are_alike():
             return told
         return [*told, *self._save(why)]
 
@@ -228,7 +231,7 @@ class Saver:
                 if saving.every_steps and event.step % saving.every_steps == 0 and not event.skipped:
                     return f"every {saving.every_steps} steps"
                 if time.monotonic() >= self._next_time:
-                    if not self.asked.compares or self.asked.compared == event.step:
+                    if not self.asked.compares or self.asked.compare is not None:
                         return f"every {saving.every_minutes:g} minutes"
                     self.asked.to_compare = True  # at one of the next steps
             case EvalEnded():

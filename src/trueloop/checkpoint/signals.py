@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -26,9 +26,10 @@ class Asked:
         is_void: what stands now is not to be saved: another process is gone and this one was in the middle of a step,
             or their weights have drifted apart. The newest checkpoint is exact.
         compares: there are other processes, and their weights are compared before they are saved.
-        compare_every: steps between two checkpoints, where that is asked for: all processes compare then.
-        to_compare: a checkpoint is due by the clock, which is rank 0's alone: all are to compare at a step.
-        compared: the step after which weights were compared last.
+        compare_every: steps between two checkpoints, where that is asked for and there are other processes.
+        to_compare: a checkpoint is due by the clock, which is rank 0's alone: all are to compare their weights for it.
+        compare: compares them after this event, when observers have seen it; None where that is not due.
+        drift: what came of it, where they are not the same.
 
     Example:
         >>> asked = Asked()
@@ -44,7 +45,18 @@ class Asked:
         self.compares = False
         self.compare_every: int | None = None
         self.to_compare = False
-        self.compared = -1
+        self.compare: Callable[[], None] | None = None
+        self.drift: BaseException | None = None
+
+    def are_alike(self) -> bool:
+        """Whether all processes have the same weights, if that is to be known now; they are compared once."""
+        if self.compare is not None:
+            compare, self.compare = self.compare, None
+            try:
+                compare()
+            except BaseException as drift:  # to be raised by the run, on all processes at the same place
+                self.drift = drift
+        return self.drift is None
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ came while its event was out. Whoever knew nothing of it learns it here, and end
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from trueloop.checkpoint.signals import Asked, ending
 from trueloop.errors import PeerError, Preempted, ProcessError, TrueloopError
 from trueloop.events import EpochEnded, EvalEnded, Event, RunEnded, StepEnded, Stop
 from trueloop.loop import Events, Run
+from trueloop.optim.parts import lies_in_parts
 from trueloop.parallel.alike import check_weights
 from trueloop.parallel.failing import in_words, is_of_the_network, lost
 from trueloop.parallel.reading import ReadByAll
@@ -39,6 +41,7 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
     raised: BaseException | None = None
     word = _Word()
     asked.compares = True
+    cut_up = any(lies_in_parts(parameter) for parameter in run.ritual.model.parameters())
     while True:
         try:
             event = events.send(stop) if error is None else events.throw(error)
@@ -50,14 +53,20 @@ def agreed(events: Events, run: Run, here: World, asked: Asked, check_every: int
         Standing.at = _in_words(event)
         try:
             if word.to_compare or _is_checked(event, check_every, asked.compare_every):
-                _compare(run, event.step)
-                asked.compared, asked.to_compare, word.to_compare = event.step, False, False
+                asked.to_compare = word.to_compare = False
+                asked.compare = partial(check_weights, run.ritual.model, event.step)
+                if isinstance(run.feed, ReadByAll):
+                    run.feed.check_alike(event.step)
+                if cut_up:  # while the event is out, rank 0 has the others do other things
+                    asked.are_alike()
             reply = (yield event) or reply
         except GeneratorExit:
             events.close()
             raise
         except BaseException as one:
             raised = raised or one
+        if not asked.are_alike():
+            raised = raised or asked.drift
         try:
             met = reply is not None or raised is not None or asked.signal is not None
             if word.has_reached_all(met, to_compare=asked.to_compare, waits=not isinstance(event, StepEnded)):
@@ -140,12 +149,6 @@ def _ended(events: Events, event: RunEnded, run: Run, here: World, asked: Asked)
         raise
     if error is not None or cause is not None:
         raise error or cause  # type: ignore[misc]  # one of them is there
-
-
-def _compare(run: Run, step: int) -> None:
-    check_weights(run.ritual.model, step)
-    if isinstance(run.feed, ReadByAll):
-        run.feed.check_alike(step)
 
 
 def _same(reply: Stop | None, asked: Asked, error: BaseException | None) -> tuple[Stop | None, BaseException | None]:
