@@ -279,7 +279,7 @@ def test_a_run_after_one_that_failed_tells_its_own_error_and_ends_well(broken: B
     ended = broken("", way="again", parallel=parallel)
     first, second = ended.told
     assert ended.codes == [0, 0], ended.told
-    assert "[PeerError process 1 has failed: KeyError]" in first
+    assert "[PeerError process 1 has failed: KeyError: 'first']" in first
     assert "[KeyError 'second']" in first
     assert "[KeyError 'first']" in second
     assert "[PeerError process 0 has failed: KeyError]" in second
