@@ -282,7 +282,7 @@ def test_a_run_after_one_that_failed_tells_its_own_error_and_ends_well(broken: B
     assert "[PeerError process 1 has failed: KeyError: 'first']" in first
     assert "[KeyError 'second']" in first
     assert "[KeyError 'first']" in second
-    assert "[PeerError process 0 has failed: KeyError]" in second
+    assert "[PeerError process 0 has failed: KeyError: 'second']" in second
     assert first.strip().endswith("went on")
 
 
