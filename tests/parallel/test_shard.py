@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trueloop.checkpoint.weights import load_weights
 from trueloop.errors import ArgumentError, UnknownNameError
 from trueloop.parallel.gather import whole
-from trueloop.parallel.shard import in_step
+from trueloop.parallel.shard import in_step, shard
 from trueloop.parallel.units import FSDP, units_of
 
 COMMON = """
@@ -411,3 +411,9 @@ def test_on_one_process_nothing_is_cut_up() -> None:
     assert list(in_step(iter([torch.ones(1)]))) == [torch.ones(1)]
     tree = {"weights": (torch.ones(2), None), "step": 3}
     assert whole(tree) == tree
+
+
+def test_a_model_without_a_forward_pass_is_refused() -> None:
+    model = nn.ModuleDict({"generator": nn.Linear(3, 4), "critic": nn.Linear(4, 1)})
+    with pytest.raises(ArgumentError, match=r"a ModuleDict has none: make it a module of your own"):
+        shard(model, FSDP(), torch.device("cpu"))
