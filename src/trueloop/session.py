@@ -45,7 +45,7 @@ class Session:
 
     Args:
         setup: the trainer's.
-        keep: state of the user's own, by name.
+        keep: asked for state of the user's own, by name: the user may give another dict at any time.
 
     Attributes:
         run: of ``train``, which goes on or went on last; None in a loop of the user's own.
@@ -55,7 +55,7 @@ class Session:
         asked: what signals ask of the run that goes on; None where it saves nothing.
     """
 
-    def __init__(self, setup: Setup, keep: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Setup, keep: Callable[[], Mapping[str, Any]]) -> None:
         self.setup = setup
         self.own = OwnLoop(setup, self._own_begins)
         self.run: Run | None = None
@@ -74,7 +74,7 @@ class Session:
     @property
     def parts(self) -> Parts:
         """All that holds state."""
-        return state.parts(self.setup, self.run, self.own, self.observers, self._keep)
+        return state.parts(self.setup, self.run, self.own, self.observers, self._keep())
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Session:
 
     def save(self, folder: Path) -> Path:
         """See ``Trainer.save``."""
-        check_kept(self._keep)
+        check_kept(self._keep())
         captured = self.capture()
         if captured is None:
             raise ArgumentError("nothing has happened since the resume: the checkpoint that it came from is the state")
@@ -212,7 +212,7 @@ class Session:
         setup = self.setup
         model = setup.choices.model
         try:
-            check(model, setup.loss, setup.optimizers, self._keep, found.trees)
+            check(model, setup.loss, setup.optimizers, self._keep(), found.trees)
         except (CheckpointError, DataError) as error:
             raise type(error)(str(error), file=found.entry.path) from error
         restore_model(model, found.trees)

@@ -631,7 +631,7 @@ class Trainer:
 
     @cached_property
     def _session(self) -> Session:
-        return Session(self.setup, self.keep)
+        return Session(self.setup, lambda: self.keep)
 
     def _run(self, train: Any, val: Any = None, **how: Any) -> Run:
         self._session.run = make_run(self.setup, train, val, asked=self._session.asked, **how)

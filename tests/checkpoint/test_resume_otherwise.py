@@ -298,6 +298,22 @@ def test_what_was_kept_must_be_there(folder: Path) -> None:
     assert (again.keep["mine"].count, again.keep["other"].count) == (7, 3)
 
 
+def test_another_dict_of_kept_state_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    def trainer(kept: Counter) -> tl.Trainer:
+        one = tl.Trainer(mlp(), nn.MSELoss(), tl.optim.sgd(lr=0.1))
+        assert one.step == 0  # the first dict is in use by then
+        one.keep = {"mine": kept}
+        return one
+
+    first, again = trainer(Counter(7)), trainer(Counter())
+    for event in first.train(regression(8), epochs=1, batch_size=2):
+        if isinstance(event, StepEnded) and event.step == 2:
+            first.save(tmp_path)
+    again.resume(tmp_path)
+    next(again.train(regression(8), epochs=1, batch_size=2))
+    assert again.keep["mine"].count == 7
+
+
 def test_observers_that_came_and_went_are_said(folder: Path) -> None:
     out = broken(folder / "run", 5, EarlyStop(patience=9))
     assert "observer EarlyStop is not there any more: its state is left aside" in notes_of(made(), out)
