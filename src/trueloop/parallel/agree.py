@@ -92,7 +92,7 @@ class _Word:
         self._before: Callable[[], list[float]] | None = None
         self.to_compare = False
 
-    def has_reached_all(self, met: bool, *, to_compare: bool = False, waits: bool) -> bool:
+    def has_reached_all(self, met: bool, *, to_compare: bool, waits: bool) -> bool:
         """Whether every process knows that one of them has met something; it is the same on all of them.
 
         Args:

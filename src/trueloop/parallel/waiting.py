@@ -243,7 +243,8 @@ class _Beats(threading.Thread):
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         if Standing.last_words is not None:
             with contextlib.suppress(Exception):  # the store may be gone, or the folder
-                Standing.last_words(json.loads(self._store.get(_failed()))[1])
+                known = self._store.check([_failed()])  # to get what nobody has told would wait for it
+                Standing.last_words(json.loads(self._store.get(_failed()))[1] if known else "it did not go on")
         os._exit(HANGING)
 
 
